@@ -1,0 +1,134 @@
+"""The only configuration there is: what a recipe returns.
+
+A recipe is a function; its parameters are the command line's flags. It returns a `Recipe`, whose fields are the dotted
+flags (`--optimizer.lr 1e-3`, `--schedule.epochs 100`, `--loader.workers 4`). Every number here can be read off a
+published training script, so the units are the field's: epochs, base learning rate per 256 samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from unveil.data.signals import Signal
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass
+class Data:
+    """How files become samples.
+
+    Args:
+        signal: what is read from a file: `Video(Dense(16, 4))`, `Image()`.
+        transform: training transforms (torchvision.transforms.v2, uint8 in and out), in order; the same parameters
+            for every frame of a clip.
+        evaluation: the deterministic transforms of evaluation (resize the short side, centre crop).
+        mean, std: per channel, on values in [0, 1].
+        erase: probability of random erasing, applied after normalisation; 0 for none.
+        mixup, cutmix: alpha of the Beta distribution; 0 for none. One of the two is drawn for each batch.
+        repeats: crops taken from each decoded sample (repeated sampling; decode once).
+        clips, crops: temporal and spatial views of a test sample, averaged after the softmax.
+    """
+
+    signal: Signal
+    transform: Sequence[Callable[[Any], Any]] = ()
+    evaluation: Sequence[Callable[[Any], Any]] = ()
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    erase: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    repeats: int = 1
+    clips: int = 1
+    crops: int = 1
+
+
+@dataclass
+class Optimizer:
+    """AdamW. `lr` is the base rate for 256 samples: the rate used is lr × effective batch / 256, and is printed.
+
+    Args:
+        lr: base learning rate, per 256 samples.
+        betas: AdamW's.
+        weight_decay: not applied to biases, norms, tokens and position tables (tensors of one axis or marked so).
+        layer_decay: each layer nearer the input learns at this factor of the one above it; 1 for none.
+        fused: PyTorch's fused kernel, where the device has it.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    fused: bool = True
+
+
+@dataclass
+class Schedule:
+    """Linear warm-up, then half a cosine.
+
+    Args:
+        epochs: passes over the data.
+        warmup: epochs of linear warm-up from zero.
+        batch: samples that make one step of the optimiser, over all devices and accumulated micro-batches.
+        min_lr: the rate at the end, in the same unit as `Optimizer.lr`.
+    """
+
+    epochs: float = 100
+    warmup: float = 5
+    batch: int = 256
+    min_lr: float = 0.0
+
+
+@dataclass
+class Loader:
+    """How samples reach the device. None of it changes what is learned.
+
+    Args:
+        batch: samples that go through the network at once on one device; the rest of `Schedule.batch` is accumulated.
+            Lower it when memory runs out.
+        workers: processes that decode; -1 for one per core, less one.
+        prefetch: batches each worker keeps ready.
+        start_method: how workers start: "fork", "spawn", "forkserver"; empty for the platform's own.
+    """
+
+    batch: int = 32
+    workers: int = -1
+    prefetch: int = 2
+    start_method: str = ""
+
+
+@dataclass
+class Recipe:
+    """A system, whole: what is learned, from what, and how.
+
+    Args:
+        objective: a module, batch → {"loss": …}.
+        data: how files become samples.
+        optimizer, schedule, loader: see there.
+        clip_gradient: largest norm of the gradient; 0 for no clipping.
+        ema: decay of an average of the weights kept beside them (used for evaluation); 0 for none.
+        class_weights: weight classes by the inverse of their frequency in the loss (supervised recipes).
+        compile: compile each block with torch.compile.
+        checkpointing: recompute activations in the backward pass: less memory, about a third more time.
+        precision: "auto" (bf16 where the device has it, otherwise 32), "32", "bf16".
+        licence: of the start weights, where the recipe loads any.
+    """
+
+    objective: nn.Module
+    data: Data
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    loader: Loader = field(default_factory=Loader)
+    clip_gradient: float = 0.0
+    ema: float = 0.0
+    class_weights: bool = False
+    compile: bool = False
+    checkpointing: bool = False
+    precision: str = "auto"
+    licence: str = ""
