@@ -1,0 +1,288 @@
+"""The command line. Its flags are made from the signatures of the verbs and of the recipes; nothing is declared twice.
+
+Only the verb that is asked for is imported, so that `unveil --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from unveil.errors import UserError
+
+TRAINING = ("pretrain", "finetune", "train")
+
+SUMMARY = """\
+unveil VERB …                                learn from unlabelled signals; then recognise, embed, search
+
+  pretrain RECIPE --data DIR --out RUN       learn from files without labels
+  finetune RUN    --data DIR --out RUN       teach a pre-trained run to tell classes apart
+  train RECIPE    --data DIR --out RUN       learn from labels, from scratch
+  evaluate RUN    --data DIR [--by knn]      top-1/5, per class, confusion matrix; knn, linear, attentive probes
+  predict RUN     FILE …                     likeliest classes; one row per window of a long video
+  embed RUN       --data DIR --out INDEX     embeddings as parquet
+  search INDEX    FILE                       what is most like a file
+  report RUN                                 one HTML page about a run
+  recipes [NAME]                             the systems; one of them in full
+  data builtin NAME --out DIR                small data made here
+  doctor                                     what this machine offers
+
+unveil VERB --help          the verb's flags;    unveil pretrain RECIPE --help    and the recipe's"""
+
+
+class _Parser:
+    """jsonargparse's parser with flags from signatures, dashes or underscores, and errors that name what was meant."""
+
+    def __init__(self, title: str, text: str):
+        from jsonargparse import ActionConfigFile, ArgumentParser
+
+        self.parser = ArgumentParser(prog=title, description=text, exit_on_error=False)
+        self.parser.add_argument("--config", action=ActionConfigFile, help="YAML file with the same flags")
+        self.names: set[str] = {"config", "help", "print_config"}
+        self.repeated: set[str] = set()
+
+    def positional(self, name: str, text: str, many: bool = False, optional: bool = False) -> None:
+        nargs = {"nargs": "+"} if many else {"nargs": "?"} if optional else {}
+        self.parser.add_argument(name, help=text, **nargs)
+
+    def flag(self, name: str, hint: Any, default: Any, text: str, required: bool = False) -> None:
+        if name in self.names:
+            return
+        self.names.add(name)
+        more: dict[str, Any] = {}
+        if hint is bool and default is False:
+            more = {"action": "store_true"}
+        elif "Sequence" in str(hint) or "Paths" in str(hint):
+            self.repeated.add(name)
+            more = {"type": list[str], "default": list(default) if default else (None if default is None else [])}
+        else:
+            plain = [part for part in typing.get_args(hint) if part is not type(None)]
+            if any(getattr(part, "__name__", "") == "Path" for part in plain):
+                hint = str | None
+            more = {"type": hint, "default": default}
+        if required:
+            more.pop("default", None)
+            more["required"] = True
+        self.parser.add_argument(f"--{name.replace('_', '-')}", help=text or name, **more)
+
+    def parse(self, argv: Sequence[str]) -> dict[str, Any]:
+        from unveil.build import nearest
+
+        words = []
+        for word in argv:
+            if word.startswith("--") and len(word) > 2:
+                name, mark, value = word[2:].partition("=")
+                name = name.replace("-", "_")
+                if name.rstrip("+") not in self.names:
+                    raise UserError(
+                        f"--{name.replace('_', '-')} is not a flag of {self.parser.prog}."
+                        f"{nearest(name, self.names).replace('_', '-')} All flags: {self.parser.prog} --help"
+                    )
+                if name in self.repeated:
+                    name += "+"
+                word = f"--{name.replace('_', '-')}{mark}{value}"
+            words.append(word)
+        from argparse import ArgumentError
+
+        try:
+            parsed = self.parser.parse_args(words)
+        except ArgumentError as error:
+            text = str(error).strip()
+            raise UserError(f"{text}\nAll flags: {self.parser.prog} --help") from error
+        found = {name.replace("-", "_"): value for name, value in _flatten(parsed.as_dict())}
+        return {name: value for name, value in found.items() if name not in ("config", "print_config")}
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{name}.")
+        else:
+            flat.append((prefix + name, value))
+    return flat
+
+
+def _declare(parser: _Parser, verb: Callable[..., Any]) -> tuple[list[str], str | None]:
+    """Flags and positionals of a verb; returns the names of its positionals, and of the one that takes several."""
+    from unveil.build import describe
+
+    text = describe(verb)
+    positionals, many = [], None
+    for name, parameter in inspect.signature(verb).parameters.items():
+        about = text.get(name, "")
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            many = name
+            parser.positional(name, about, many=True)
+        elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+            positionals.append(name)
+            parser.positional(name, about, optional=parameter.default is not parameter.empty)
+        else:
+            required = parameter.default is parameter.empty
+            hint = _hint(verb, parameter.annotation)
+            parser.flag(name, hint, None if required else parameter.default, about, required)
+    return positionals, many
+
+
+def _hint(owner: Any, annotation: Any) -> Any:
+    """The type behind an annotation; verbs annotate with names that only a type checker imports."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, {**vars(sys.modules[owner.__module__]), **vars(typing)})
+    except NameError:
+        return str
+
+
+def _first_positional(argv: Sequence[str]) -> str | None:
+    """The recipe or run: the first word that is neither a flag nor a flag's value."""
+    expects_value = False
+    for word in argv:
+        if word.startswith("-"):
+            expects_value = "=" not in word and word not in ("--overwrite", "--quiet", "-h", "--help")
+        elif expects_value:
+            expects_value = False
+        else:
+            return word
+    return None
+
+
+def _training(verb_name: str, argv: list[str]) -> None:
+    from unveil import recipes, verbs
+    from unveil.build import describe
+
+    verb = getattr(verbs, verb_name)
+    parser = _Parser(f"unveil {verb_name}", inspect.getdoc(verb).split("\n")[0])  # type: ignore[union-attr]
+    positionals, _ = _declare(parser, verb)
+    text = describe(verbs.Training)
+    for item in dataclasses.fields(verbs.Training):
+        parser.flag(item.name, _hint(verbs.Training, item.type), item.default, text[item.name])
+    subject = _first_positional(argv)
+    if subject is None and not ({"-h", "--help"} & set(argv)):
+        what = "a run folder" if verb_name == "finetune" else f"a recipe: {', '.join(recipes.names())}"
+        raise UserError(f"unveil {verb_name} needs {what}. For example: unveil {verb_name} {EXAMPLES[verb_name]}")
+    if subject is not None:
+        if verb_name == "finetune":
+            function = recipes.find(verbs.finetuning_of(subject, {})[0])
+        else:
+            function = recipes.find(subject)
+            if verb_name == "train":
+                function = _function(verbs.supervised_of(function))
+        _declare_recipe(parser, function)
+    given = parser.parse(argv)
+    subject = given.pop(positionals[0])
+    verb(subject, **{name: value for name, value in given.items() if value is not None})
+
+
+def _declare_recipe(parser: _Parser, function: Callable[..., Any]) -> None:
+    """A recipe's parameters and the fields of what it returns.
+
+    Their defaults are left out of the parse: a flag that was not given must not hide a preset or an inherited value.
+    """
+    from unveil.build import field_flags, recipe_flags
+
+    for flag in {**field_flags(), **recipe_flags(function)}.values():
+        known = flag.default not in (None, inspect.Parameter.empty)
+        hint = flag.type if _allows_none(flag.type) else flag.type | None
+        parser.flag(flag.name, hint, None, f"{flag.help} (default: {flag.default})" if known else flag.help)
+
+
+def flags_for(title: str, function: Callable[..., Any], argv: Sequence[str]) -> dict[str, Any]:
+    """The flags of a recipe on a command line that has nothing else but `--preset`."""
+    parser = _Parser(title, "")
+    parser.flag("preset", str | None, None, "a named set of flags")
+    _declare_recipe(parser, function)
+    return {name: value for name, value in parser.parse(argv).items() if value is not None}
+
+
+def _function(recipe: Any) -> Callable[..., Any]:
+    from unveil import recipes
+
+    return recipes.find(recipe) if isinstance(recipe, str) else recipe
+
+
+def _allows_none(hint: Any) -> bool:
+    return type(None) in typing.get_args(hint)
+
+
+EXAMPLES = {
+    "pretrain": "videomae --data clips/ --out runs/a",
+    "finetune": "runs/a --data labelled/ --out runs/b",
+    "train": "vit --data labelled/ --out runs/scratch",
+}
+
+
+def _plain(verb_name: str, verb: Callable[..., Any], argv: list[str]) -> None:
+    parser = _Parser(f"unveil {verb_name}", inspect.getdoc(verb).split("\n")[0])  # type: ignore[union-attr]
+    positionals, many = _declare(parser, verb)
+    given = parser.parse(argv)
+    arguments = [given.pop(name) for name in positionals] + list(given.pop(many) if many else [])
+    verb(*arguments, **given)
+
+
+def run(argv: list[str]) -> None:
+    """Carry out a command line.
+
+    Raises:
+        UserError: something the user can mend.
+    """
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(SUMMARY)
+        return
+    if argv[0] == "--version":
+        from unveil import __version__
+
+        print(f"unveil {__version__}")
+        return
+    verb, rest = argv[0], argv[1:]
+    if verb in TRAINING:
+        _training(verb, rest)
+    elif verb in ("evaluate", "predict", "embed", "search", "report"):
+        from unveil import verbs
+
+        _plain(verb, getattr(verbs, verb), rest)
+    elif verb == "recipes":
+        from unveil.catalogue import recipes
+
+        recipes(rest)
+    elif verb == "doctor":
+        from unveil.doctor import doctor
+
+        _plain("doctor", doctor, rest)
+    elif verb == "data":
+        from unveil.verbs import builtin
+
+        if not rest or rest[0] != "builtin":
+            raise UserError("unveil data: use `unveil data builtin NAME --out DIR`.")
+        _plain("data builtin", builtin, rest[1:])
+    else:
+        from unveil.build import nearest
+
+        known = (*TRAINING, "evaluate", "predict", "embed", "search", "report", "recipes", "data", "doctor")
+        raise UserError(f"unveil {verb}: no such verb.{nearest(verb, known)} All verbs: unveil --help")
+
+
+def main() -> NoReturn:
+    """The entry point of the `unveil` command."""
+    try:
+        run(sys.argv[1:])
+    except UserError as error:
+        print(f"unveil: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("unveil: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `unveil … | head`
+        sys.stderr.close()
+        sys.exit(0)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

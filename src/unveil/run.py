@@ -1,0 +1,248 @@
+"""The run folder: what is in it, how it is written and read.
+
+run.json              verb, recipe, flags, versions, data, preprocessing, class names, licence of the start weights
+weights.safetensors   the objective's state (the average of the weights where an EMA was asked for)
+checkpoints/          what resumption needs: weights, optimiser, counters; the last two
+log.jsonl             one object a step
+manifest.parquet      what was trained on; validation.parquet: what was held out
+bad.jsonl             files that could not be read, with the decoder's words
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unveil.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+    from unveil.recipe import Recipe
+
+FORMAT = 1
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to the disk and takes its place in one step.
+
+    A reader, or a power cut, sees the old file or the new one and never a part. The folder is flushed too: the rename
+    itself is data of the folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that shapes a result."""
+    from importlib.metadata import version
+
+    import av
+
+    names = ("unveil", "torch", "torchvision", "av", "lightning", "numpy", "pyarrow", "safetensors", "scikit-learn")
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found.update({name: version(name) for name in names})
+    found["libavcodec"] = ".".join(str(part) for part in av.library_versions["libavcodec"])
+    return found
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` is the first of CUDA, MPS, CPU that is there.
+
+    Raises:
+        UserError: the device asked for is not there.
+    """
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return torch.device(next(name for name, present in there.items() if present))
+    kind = device.split(":")[0]
+    if kind not in there:
+        raise UserError(f"--device {device}: unknown. Use auto, cpu, cuda or mps.")
+    if not there[kind]:
+        raise UserError(
+            f"--device {device}: this machine (or this build of torch {torch.__version__}) has none. "
+            "Use --device auto, or see: unveil doctor"
+        )
+    return torch.device(device)
+
+
+class Run:
+    """A run folder, opened. `unveil.load(path)` makes one.
+
+    Attributes:
+        path: the folder.
+        info: run.json.
+        device: where its network is put.
+    """
+
+    def __init__(self, path: str | Path, device: str = "auto"):
+        self.path = Path(path)
+        file = self.path / "run.json"
+        if not file.is_file():
+            what = "has no run.json: it is not a run folder" if self.path.is_dir() else "does not exist"
+            raise UserError(f"{self.path} {what}. A run folder is what --out of pretrain, train or finetune names.")
+        try:
+            self.info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{file} cannot be read as JSON: {error}") from error
+        if self.info.get("format") != FORMAT:
+            raise UserError(f"{file} is of format {self.info.get('format')}; this unveil reads format {FORMAT}.")
+        self._device = device
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.info['recipe']}, {self.info['status']})"
+
+    @cached_property
+    def device(self) -> torch.device:
+        return choose_device(self._device)
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the logits; empty for a run without labels."""
+        return self.info["classes"]
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe, rebuilt from its name and flags, with this run's weights."""
+        import torch
+        from safetensors.torch import load_file
+
+        from unveil.build import build
+
+        recipe = build(self.info["recipe"], **self.info["flags"])
+        file = self.path / "weights.safetensors"
+        if not file.is_file():
+            raise UserError(f"{file} is missing: the run has not saved weights yet. Run its command again to go on.")
+        try:
+            state: dict[str, torch.Tensor] = load_file(file)
+        except Exception as error:  # safetensors raises its own untyped errors for truncated and foreign files
+            raise UserError(
+                f"{file} cannot be read ({error}). Run the training command again to write it anew."
+            ) from error
+        recipe.objective.load_state_dict(state)
+        recipe.objective.to(self.device).eval()
+        return recipe
+
+    @property
+    def objective(self) -> nn.Module:
+        """The objective in eval mode on `device`."""
+        return self.recipe.objective
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder alone, a plain `nn.Module`."""
+        towers: Mapping[str, nn.Module] = self.objective.towers  # type: ignore[assignment]
+        return towers[self.recipe.data.signal.key]
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of log.jsonl."""
+        return read_lines(self.path / "log.jsonl")
+
+    def bad_files(self) -> list[dict[str, Any]]:
+        """Files that could not be read: `path`, `error`."""
+        return read_lines(self.path / "bad.jsonl")
+
+    def predict(
+        self, *paths: str | Path, top: int = 5, hop: float | None = None, batch: int = 8
+    ) -> list[dict[str, Any]]:
+        """Top-k classes for files and folders: one row per window of each file.
+
+        Returns:
+            Rows with `path`, `start`, `end` (seconds; None for images), `top` (list of (class, probability)), or `error`.
+        """
+        from unveil.serve import predict
+
+        return list(predict(self, [Path(path) for path in paths], top=top, hop=hop, batch=batch))
+
+    def embed(self, paths: Sequence[str | Path], layer: int | None = None, pool: str = "mean") -> np.ndarray:
+        """Embeddings float32 [n, D], one per window of each file, in order."""
+        from unveil.serve import embeddings
+
+        return embeddings(self, [Path(path) for path in paths], layer=layer, pool=pool)
+
+
+def load(path: str | Path, device: str = "auto") -> Run:
+    """Open a run folder.
+
+    Raises:
+        UserError: it is not one.
+    """
+    return Run(path, device)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON-lines file; a last line cut off by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def new_info(verb: str, recipe: str, flags: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """What run.json holds when a run begins."""
+    return {
+        "format": FORMAT,
+        "verb": verb,
+        "recipe": recipe,
+        "flags": dict(flags),
+        "status": "running",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv[1:] if Path(sys.argv[0]).stem == "unveil" else None,
+        "versions": versions(),
+        **more,
+    }
+
+
+#: Settings that do not change what is learned: another value resumes the run.
+FREE = ("device", "devices", "logger", "max_bad", "loader.")
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The settings in which two runs differ, as sentences."""
+
+    def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+        merged = {**{k: v for k, v in settings.items() if k != "flags"}, **settings.get("flags", {})}
+        return {k: v for k, v in json.loads(json.dumps(merged)).items() if not k.startswith(FREE)}
+
+    before, after = flat(old), flat(new)
+    return [
+        f"--{name.replace('_', '-')}: was {before.get(name, 'not given')}, is {after.get(name, 'not given')}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
+    ]

@@ -1,0 +1,5 @@
+"""Recipe → run folder: the only place that knows devices, processes and Lightning."""
+
+from unveil.train.loop import Plan, fit
+
+__all__ = ["Plan", "fit"]

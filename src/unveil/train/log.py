@@ -1,0 +1,97 @@
+"""Where the numbers of a run go: log.jsonl always, a progress bar, and the loggers asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from unveil.errors import UserError
+from unveil.run import read_lines, replacing
+
+LOGGERS = ("tensorboard", "wandb", "mlflow")
+
+
+def make_loggers(names: list[str], run: Path) -> list[Any]:
+    """Lightning's loggers, by name.
+
+    Raises:
+        UserError: an unknown name, or its package is not installed.
+    """
+    made = []
+    for name in names:
+        if name not in LOGGERS:
+            raise UserError(f"--logger {name}: unknown. Use {', '.join(LOGGERS)}; log.jsonl is always written.")
+        from lightning.pytorch import loggers
+
+        try:
+            if name == "tensorboard":
+                made.append(loggers.TensorBoardLogger(str(run), name="", version="tensorboard"))
+            elif name == "wandb":
+                made.append(loggers.WandbLogger(name=run.name, save_dir=str(run)))
+            else:
+                made.append(loggers.MLFlowLogger(run_name=run.name, save_dir=str(run / "mlflow")))
+        except ModuleNotFoundError as error:
+            raise UserError(f"--logger {name}: {error}. Install it: pip install 'unveil[loggers]'") from error
+    return made
+
+
+class Log:
+    """log.jsonl, one object a step, flushed as it is written, and a bar that shows the same.
+
+    Opened at step `done`, it first drops the lines of later steps: those are steps that a kill cut off from their
+    checkpoint and that are about to be run again.
+    """
+
+    def __init__(self, run: Path, done: int, total: int, loggers: list[Any], quiet: bool = False):
+        self.path = run / "log.jsonl"
+        lines = read_lines(self.path)
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= done))
+        self.file = self.path.open("a", encoding="utf-8")
+        self.loggers = loggers
+        # One object for all output: a bar and prints from two consoles overwrite each other.
+        self.console = Console(stderr=True, quiet=quiet)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=quiet or not (self.console.is_terminal or os.environ.get("UNVEIL_PROGRESS")),
+        )
+        self.task = self.progress.add_task("step", total=total, completed=done, numbers="")
+        self.total = total
+        self.plain = self.progress.disable and not quiet
+        self.progress.start()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
+    def step(self, numbers: dict[str, Any]) -> None:
+        self.file.write(json.dumps(numbers) + "\n")
+        self.file.flush()
+        shown = (
+            f"loss {numbers['loss']:.4f}  {numbers['samples_per_s']:.1f} samples/s  "
+            f"waiting for data {100 * numbers['data_wait']:.0f} %"
+        )
+        self.progress.update(self.task, completed=numbers["step"], numbers=shown)
+        # Without a terminal a bar is noise; a line every twentieth of the run says as much.
+        if self.plain and (numbers["step"] % max(1, self.total // 20) == 0 or numbers["step"] == self.total):
+            self.say(f"step {numbers['step']}/{self.total}  {shown}")
+        scalars = {k: v for k, v in numbers.items() if isinstance(v, int | float) and k != "step"}
+        for logger in self.loggers:
+            logger.log_metrics(scalars, step=numbers["step"])
+
+    def close(self) -> None:
+        self.progress.stop()
+        self.file.close()
+        for logger in self.loggers:
+            logger.finalize("success")

@@ -1,0 +1,333 @@
+"""The one training loop.
+
+It knows devices, processes, precision and files; it knows no modality, no paper and no loss. A step is a pure function of
+(weights, optimiser, seed, step): the batch, its crops and its masks come from the loader as functions of (seed, epoch,
+index), what the network draws (drop path) from (seed, step). So a run that is stopped anywhere and started again
+goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal as signals
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from unveil.build import build
+from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
+from unveil.errors import UserError
+from unveil.recipe import Recipe
+from unveil.run import choose_device, write_json
+from unveil.train import checkpoint
+from unveil.train.log import Log, make_loggers
+from unveil.train.monitor import Monitor
+from unveil.train.optimizer import adamw, set_rate
+from unveil.train.schedule import learning_rate, plan_steps, rates
+from unveil.train.start import start
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+CHECKPOINT_SECONDS = 300
+
+
+@dataclass
+class Plan:
+    """Everything a process needs to train: plain values only, so that it travels to other processes as it is.
+
+    Args:
+        out: the run folder; run.json, manifest.parquet and validation.parquet are there already.
+        recipe, flags: rebuild the recipe.
+        classes: class names; empty without labels.
+        seed, max_steps, start, max_bad, loggers: as on the command line.
+        device, devices: where, and how many processes.
+        precision: "auto", "32" or "bf16".
+        quiet: print nothing.
+    """
+
+    out: Path
+    recipe: str
+    flags: dict[str, Any]
+    classes: list[str] = field(default_factory=list)
+    seed: int = 0
+    max_steps: int | None = None
+    start: str | None = None
+    max_bad: float = 0.1
+    loggers: list[str] = field(default_factory=list)
+    device: str = "auto"
+    devices: int = 1
+    precision: str = "auto"
+    quiet: bool = False
+
+
+def fit(plan: Plan) -> None:
+    """Train, or go on training, until the plan's last step.
+
+    Raises:
+        UserError: out of memory, a loss that is not finite, too many bad files, a full disk.
+    """
+    from lightning.fabric import Fabric
+
+    device = choose_device(plan.device)
+    precision = {"auto": "bf16-mixed" if _has_bf16(device) else "32-true", "32": "32-true", "bf16": "bf16-mixed"}
+    if plan.precision not in precision:
+        raise UserError(f"--precision {plan.precision}: use auto, 32 or bf16.")
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=plan.devices,
+        strategy="ddp_spawn" if plan.devices > 1 else "auto",
+        precision=precision[plan.precision],  # type: ignore[arg-type]
+    )
+    with _out_of_memory(plan):
+        if plan.devices > 1:
+            fabric.launch(_train, plan)
+        else:
+            _train(fabric, plan)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+@contextmanager
+def _out_of_memory(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        short = str(error).splitlines()[0] if str(error) else ""
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in short:
+            raise
+        raise UserError(
+            f"out of memory: {short}\nLower --loader.batch (the rest of the batch is accumulated, the result stays the "
+            "same), or add --checkpointing true, or use a smaller --size."
+        ) from error
+
+
+class _Stop:
+    """SIGTERM and Ctrl-C ask for a stop; the step in hand is finished and saved."""
+
+    def __init__(self) -> None:
+        self.asked: str | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[_Stop]:
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {}
+        for number in (signals.SIGTERM, signals.SIGINT):
+            before[number] = signals.signal(number, self._ask)
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signals.signal(number, handler)
+
+    def _ask(self, number: int, _frame: Any) -> None:
+        if self.asked:  # asked twice: now
+            raise KeyboardInterrupt
+        self.asked = signals.Signals(number).name
+
+
+class _BadFiles:
+    """Counts files that could not be read; stops the run when they are too many."""
+
+    def __init__(self, run: Path, limit: float):
+        self.path, self.limit = run / "bad.jsonl", limit
+        self.known: dict[str, str] = {}
+        if self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                entry = json.loads(line)
+                self.known[entry["path"]] = entry["error"]
+
+    def add(self, bad: list[tuple[str, str]], size: int, say: Any) -> None:
+        for path, error in bad:
+            if path not in self.known:
+                self.known[path] = error
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"path": path, "error": error}) + "\n")
+                say(f"skipped, cannot be read: {error if path in error else f'{path}: {error}'}")
+        if len(self.known) > self.limit * size:
+            listed = "\n".join(f"  {path}: {error}" for path, error in list(self.known.items())[:20])
+            raise UserError(
+                f"{len(self.known)} of {size} files cannot be read, more than --max-bad {self.limit:g} allows:\n{listed}\n"
+                "Mend or remove them, or raise --max-bad."
+            )
+
+
+def _average(objective: nn.Module, decay: float) -> Any:
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    return AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
+    """Build the recipe with its first weights: a function of the seed, then of `--start`."""
+    torch.manual_seed(plan.seed)
+    recipe = build(plan.recipe, **plan.flags)
+    if plan.start:
+        for line in start(recipe.objective, plan.start).sentences():
+            say(line)
+    if recipe.class_weights:
+        if not plan.classes:
+            raise UserError("--class-weights: the data have no labels.")
+        weights = manifest.class_weights(plan.classes)
+        recipe.objective.loss.weight = torch.tensor(weights)  # type: ignore[union-attr]
+    towers: Any = recipe.objective.towers
+    for tower in towers.values():
+        tower.checkpointing = recipe.checkpointing
+        if recipe.compile:
+            for block in tower.blocks:
+                block.compile()
+    return recipe
+
+
+def _train(fabric: Fabric, plan: Plan) -> None:
+    manifest = Manifest.load(plan.out / "manifest.parquet")
+    validation = plan.out / "validation.parquet"
+    held_out = Manifest.load(validation) if validation.is_file() else None
+    notes: list[str] = []
+    recipe = prepare(plan, manifest, notes.append)
+    objective, data, loader = recipe.objective, recipe.data, recipe.loader
+    dataset = Dataset(manifest, data, plan.classes or None, training=True, seed=plan.seed)
+    order = TrainingOrder(len(dataset), recipe.schedule.batch, plan.seed)
+    micro = max(1, min(loader.batch // data.repeats, math.ceil(order.batch / fabric.world_size)))
+    total, warmup = plan_steps(recipe.schedule, order.steps_per_epoch, plan.max_steps)
+    peak, minimum = rates(recipe.optimizer, recipe.schedule, order.batch)
+    optimizer = adamw(objective, recipe.optimizer, fabric.device)
+    average = _average(objective, recipe.ema) if recipe.ema else None
+    resumed = checkpoint.latest(plan.out, notes.append)
+    done = 0
+    if resumed:
+        objective.load_state_dict(resumed["objective"])
+        optimizer.load_state_dict(resumed["optimizer"])
+        if average is not None:
+            average.load_state_dict(resumed["average"])
+        done = resumed["step"]
+        notes.append(f"resumed after step {done}")
+    if average is not None:
+        average.to(fabric.device)
+    model, optimizer = fabric.setup(objective, optimizer)
+    first = fabric.is_global_zero
+    log = Log(
+        plan.out, done, total, make_loggers(plan.loggers, plan.out) if first else [], quiet=plan.quiet or not first
+    )
+    say = log.say
+    if order.batch < recipe.schedule.batch:
+        notes.append(f"batch {order.batch} instead of {recipe.schedule.batch}: that is all the data there are")
+    notes.append(
+        f"{len(dataset)} files, {total} steps of {order.batch} ({micro} at a time on {fabric.world_size} × {fabric.device.type}), "
+        f"learning rate {recipe.optimizer.lr:g} × {order.batch}/256 = {peak:.3g}, warm-up {warmup} steps"
+    )
+    for note in notes:
+        say(note)
+    bad = _BadFiles(plan.out, plan.max_bad)
+    monitor = Monitor(recipe, manifest, held_out, plan.classes, total, order.batch, plan.seed)
+    saved_at = time.monotonic()
+
+    def save(step: int, status: str = "running") -> None:
+        if fabric.is_global_zero:
+            state = {"objective": objective.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            if average is not None:
+                state["average"] = average.state_dict()
+            checkpoint.save(plan.out, step, state)
+            checkpoint.save_weights(plan.out, average.module if average is not None else objective)
+            info = json.loads((plan.out / "run.json").read_text(encoding="utf-8"))
+            write_json(plan.out / "run.json", {**info, "status": status, "steps": step, "total_steps": total})
+        fabric.barrier()
+
+    stop = _Stop()
+    world, rank = fabric.world_size, fabric.global_rank
+    batches = training_batches(dataset, order, loader, start_step=done, micro=micro, rank=rank, world=world)
+    try:
+        with stop.listening():
+            began = time.perf_counter()
+            for step in range(done, total):
+                chunks = next(batches)
+                waited = time.perf_counter() - began
+                rate = learning_rate(step, total, warmup, peak, minimum)
+                set_rate(optimizer, rate)
+                objective.train()
+                objective.before_step(step / total)
+                numbers = _backward(fabric, model, chunks, data.signal.key, plan.seed, step, order.batch * data.repeats)
+                if not math.isfinite(numbers["loss"]):
+                    raise UserError(
+                        f"the loss is {numbers['loss']} at step {step + 1}: training has diverged. Lower --optimizer.lr, "
+                        "or lengthen --schedule.warmup; the last good checkpoint is kept."
+                    )
+                norm = fabric.clip_gradients(
+                    model, optimizer, max_norm=recipe.clip_gradient or math.inf, error_if_nonfinite=False
+                )
+                optimizer.step()
+                optimizer.zero_grad()
+                objective.after_step((step + 1) / total)
+                if average is not None:
+                    average.update_parameters(objective)
+                bad.add([pair for chunk in chunks for pair in chunk.get("bad", [])], len(dataset), say)
+                spent = time.perf_counter() - began
+                numbers = {
+                    "step": step + 1,
+                    **numbers,
+                    "epoch": round((step + 1) / order.steps_per_epoch, 4),
+                    "lr": rate,
+                    "gradient_norm": float(norm) if norm is not None else None,
+                    "samples_per_s": round(order.batch * data.repeats / spent, 3),
+                    "data_wait": round(waited / spent, 4),
+                    "bad": len(bad.known),
+                }
+                last = step + 1 == total
+                if monitor.due(step + 1):
+                    shown = average.module if average is not None else objective
+                    numbers.update(monitor.measure(shown, fabric.device))
+                began = time.perf_counter()
+                if first:
+                    log.step(numbers)
+                asked = _any(fabric, stop.asked is not None)
+                if last or asked or time.monotonic() - saved_at > CHECKPOINT_SECONDS and world == 1:
+                    save(step + 1, "complete" if last else "running")
+                    saved_at = time.monotonic()
+                if asked and not last:
+                    say(f"stopped by {stop.asked} after step {step + 1}, saved; the same command goes on from here")
+                    raise SystemExit(0)
+    finally:
+        batches.close()
+        log.close()
+
+
+def _any(fabric: Fabric, flag: bool) -> bool:
+    if fabric.world_size == 1:
+        return flag
+    total = fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum")
+    return bool(total > 0)  # type: ignore[operator]
+
+
+def _backward(
+    fabric: Fabric, model: Any, chunks: list[dict[str, Any]], key: str, seed: int, step: int, batch: int
+) -> dict[str, float]:
+    """Gradients of the mean over the whole batch, whatever its division into micro-batches and processes.
+
+    Each micro-batch's loss is weighted by its share of the *global* count; DDP averages over processes, so the share is
+    multiplied by their number. Returns the batch's means.
+    """
+    totals: dict[str, torch.Tensor] = {}
+    for number, chunk in enumerate(chunks):
+        chunk = {name: fabric.to_device(value) if name != "bad" else value for name, value in chunk.items()}
+        share = len(chunk[key]) / batch
+        torch.manual_seed(sample_seed(seed, step, fabric.global_rank, number))
+        with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
+            outputs = model(chunk)
+            fabric.backward(outputs["loss"] * (share * fabric.world_size))
+        for name, value in outputs.items():
+            totals[name] = totals.get(name, torch.zeros((), device=fabric.device)) + value.detach().float() * share
+    if fabric.world_size > 1:
+        totals = {name: fabric.all_reduce(value, reduce_op="sum") for name, value in totals.items()}  # type: ignore[misc]
+    return {name: float(value) for name, value in totals.items()}

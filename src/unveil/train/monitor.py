@@ -1,0 +1,83 @@
+"""What is measured while a run trains: RankMe always, kNN when labels exist, validation accuracy when it is supervised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from unveil.data import Dataset, Manifest, evaluation_batches
+from unveil.recipe import Loader, Recipe
+
+TIMES = 10
+
+
+class Monitor:
+    """Measures ten times in a run, on few enough samples that it costs a few percent of it.
+
+    Pre-training: RankMe (2210.02885) of mean-pooled embeddings of training samples, as an early sign of collapse; with labels also
+    kNN accuracy, gallery from the training split, queries from the validation split. Supervised: top-1 on the validation
+    split, one view each.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: Manifest,
+        held_out: Manifest | None,
+        classes: list[str],
+        total: int,
+        batch: int,
+        seed: int,
+    ):
+        self.data, self.classes, self.total = recipe.data, classes, total
+        self.every = max(1, total // TIMES)
+        self.supervised = hasattr(recipe.objective, "logits")
+        self.loader = Loader(batch=min(recipe.loader.batch, 32), workers=0)
+        self.held_out = held_out if held_out is not None and len(held_out) and classes else None
+        # Measured without a mask, a sample costs about as much as a masked step of it: half a percent of all samples seen, each time.
+        count = max(32, min(512, int(total * batch * 0.005)))
+        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+        self.sample = train.select(chosen.tolist())
+        self.queries = None
+        if self.held_out is not None:
+            some = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(seed))
+            self.queries = self.held_out.select(some[: count if not self.supervised else None].sort().values.tolist())
+
+    def due(self, step: int) -> bool:
+        return step % self.every == 0 or step == self.total
+
+    @torch.no_grad()
+    def measure(self, objective: nn.Module, device: torch.device) -> dict[str, float]:
+        """Numbers for the log; the network is put back into training mode by the loop."""
+        from unveil.evaluate import EVALUATORS, Subject, accuracy, extract, rankme
+
+        objective.eval()
+        data = self._single_view()
+        if self.supervised:
+            if self.queries is None:
+                return {}
+            batches = evaluation_batches(self._dataset(self.queries, data), self.loader, self.loader.batch)
+            report = accuracy(objective, batches, self.classes, device)
+            return {f"val_{name}": value for name, value in report.metrics.items() if name in ("top1", "map", "loss")}
+        towers: Any = objective.towers
+        encoder = towers[data.signal.key]
+
+        def batches(manifest: Manifest) -> Any:
+            return evaluation_batches(self._dataset(manifest, data), self.loader, self.loader.batch)
+
+        numbers = {"rankme": rankme(extract(encoder, batches(self.sample), data.signal.key, device).x)}
+        if self.queries is not None:
+            subject = Subject(None, encoder, data.signal.key, self.classes, device)
+            report = EVALUATORS["knn"](subject, batches(self.sample), batches(self.queries))
+            numbers["knn"] = report.metrics["top1"]
+        return numbers
+
+    def _single_view(self) -> Any:
+        from dataclasses import replace
+
+        return replace(self.data, clips=1, crops=1)
+
+    def _dataset(self, manifest: Manifest, data: Any) -> Dataset:
+        return Dataset(manifest, data, self.classes or None, training=False, seed=0)

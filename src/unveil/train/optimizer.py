@@ -1,0 +1,50 @@
+"""AdamW over groups of parameters: without weight decay where it does harm, slower near the input where asked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from unveil.recipe import Optimizer
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: to matrices, not to biases, norms, tokens and position tables (MAE, A.2; BEiT)."""
+    return parameter.ndim > 1 and not any(part in name for part in ("token", "positions"))
+
+
+def groups(objective: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Parameter groups with `lr_scale` (layer-wise decay, 1912.07305 as used by BEiT and MAE) and `weight_decay`.
+
+    The layer of a parameter is what its encoder's `layer_of` says: 0 the embedding, 1 … depth the blocks, depth + 1 what
+    comes after; everything outside the encoders has scale 1.
+    """
+    scale: dict[int, float] = {}
+    towers: dict[str, Any] = objective.towers  # type: ignore[assignment]
+    for tower in towers.values():
+        for name, parameter in tower.named_parameters():
+            scale[id(parameter)] = optimizer.layer_decay ** (tower.depth + 1 - tower.layer_of(name))
+    grouped: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            decay = optimizer.weight_decay if decays(name, parameter) else 0.0
+            grouped[scale.get(id(parameter), 1.0), decay].append(parameter)
+    return [
+        {"params": parameters, "lr_scale": factor, "weight_decay": decay}
+        for (factor, decay), parameters in sorted(grouped.items(), key=lambda item: item[0])
+    ]
+
+
+def adamw(objective: nn.Module, optimizer: Optimizer, device: torch.device) -> torch.optim.AdamW:
+    """The optimiser; its rates are set before every step."""
+    # PyTorch's fused AdamW exists for these devices only; elsewhere the for-each kernel is its default.
+    fused = optimizer.fused and device.type in ("cuda", "cpu")
+    return torch.optim.AdamW(groups(objective, optimizer), lr=0.0, betas=optimizer.betas, fused=fused or None)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
