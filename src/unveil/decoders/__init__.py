@@ -1,0 +1,6 @@
+"""Visible features → predictions at the places asked for."""
+
+from unveil.decoders.linear import LinearDecoder
+from unveil.decoders.transformer import TransformerDecoder
+
+__all__ = ["LinearDecoder", "TransformerDecoder"]

@@ -1,0 +1,33 @@
+"""A linear layer, for encoders that put a mask token in place (BEiT, MaskFeat, SimMIM)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unveil.tokens import Tokens, ravel
+
+
+class LinearDecoder(nn.Module):
+    """Reads the features at the places asked for off the whole grid, through one linear layer.
+
+    Args:
+        in_width: of the encoder's tokens.
+        out_width: values predicted for each token.
+    """
+
+    def __init__(self, in_width: int, out_width: int):
+        super().__init__()
+        self.head = nn.Linear(in_width, out_width)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens: Tokens, coords: Tensor) -> Tensor:
+        """Tokens of the whole grid, in order, and coords [B, Nq, K] → [B, Nq, P].
+
+        Raises:
+            ValueError: tokens are missing from the grid.
+        """
+        if tokens.x.shape[1] != torch.Size(tokens.grid).numel():
+            raise ValueError('a linear decoder needs every token: the encoder must have masked="replace"')
+        return self.head(tokens.gather(ravel(coords, tokens.grid)).x)

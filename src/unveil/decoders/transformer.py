@@ -1,0 +1,88 @@
+"""The masked autoencoder's decoder: a small transformer over visible features and mask tokens."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from unveil.layers import Block, LayerNorm, run_blocks, xavier
+from unveil.layers.attention import QkvBias
+from unveil.tokens import Tokens
+
+
+class TransformerDecoder(nn.Module):
+    """Embed the visible tokens, append a mask token at every place asked for, read the answers off those.
+
+    Nothing is put back into order: tokens know their places (He et al. 2022 and Tong et al. 2022 in one).
+
+    Args:
+        in_width: of the encoder's tokens.
+        out_width: values predicted for each token.
+        positions: `(coords, grid) → [B, N, width]`.
+        width, depth, heads: of the decoder.
+        class_token: "shared" takes the encoder's along, without a position (MAE), "own" has one of its own and drops
+            the encoder's (MAE-ST), None has none (VideoMAE).
+        embed_bias: bias of the linear embedding (VideoMAE: none).
+        qkv_bias: see `Attention`.
+        mlp_ratio: hidden width of the perceptrons, in widths.
+        layer_scale: see `Block`.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        positions: nn.Module,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        class_token: Literal["shared", "own"] | None = None,
+        embed_bias: bool = True,
+        qkv_bias: QkvBias = True,
+        mlp_ratio: float = 4.0,
+        layer_scale: float | None = None,
+    ):
+        super().__init__()
+        self.checkpointing = False
+        self.share_class_token = class_token == "shared"
+        self.embed = nn.Linear(in_width, width, bias=embed_bias)
+        self.positions = positions
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.class_token = nn.Parameter(torch.empty(1, 1, width)) if class_token == "own" else None
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio, qkv_bias, layer_scale=layer_scale) for _ in range(depth)
+        )
+        self.norm = LayerNorm(width)
+        self.head = nn.Linear(width, out_width)
+        xavier(self)
+        for token in (self.mask_token, self.class_token):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+
+    def forward(self, tokens: Tokens, coords: Tensor) -> Tensor:
+        """
+        Args:
+            tokens: the encoder's, x [B, Nv, in_width].
+            coords: places to predict [B, Nq, K], on the same grid.
+
+        Returns:
+            predictions [B, Nq, out_width].
+        """
+        visible = self.embed(tokens.x) + self.positions(tokens.coords, tokens.grid)
+        queries = self.mask_token + self.positions(coords, tokens.grid)
+        prefix = None
+        if self.class_token is not None:
+            prefix = self.class_token.expand(len(visible), -1, -1)
+        elif self.share_class_token and tokens.prefix is not None:
+            prefix = self.embed(tokens.prefix)
+        valid = tokens.valid
+        if valid is not None:
+            valid = torch.cat([valid, valid.new_ones(coords.shape[:2])], dim=1)
+        joined = Tokens(
+            torch.cat([visible, queries], dim=1), torch.cat([tokens.coords, coords], dim=1), tokens.grid, prefix, valid
+        )
+        sequence = run_blocks(self.blocks, joined.sequence(), joined.attention_mask(), recompute=self.checkpointing)
+        return self.head(self.norm(sequence[:, -coords.shape[1] :]))

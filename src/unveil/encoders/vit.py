@@ -1,0 +1,166 @@
+"""The vision transformer, over tokens of any number of axes (Dosovitskiy et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from unveil.layers import Block, LayerNorm, run_blocks, xavier
+from unveil.layers.attention import QkvBias
+from unveil.masking import Mask
+from unveil.tokens import Patchify, Tokens
+
+
+class Dimensions(NamedTuple):
+    width: int
+    depth: int
+    heads: int
+
+
+Size = Literal["debug", "nano", "Ti", "S", "B", "L", "H"]
+
+SIZES: dict[str, Dimensions] = {
+    "debug": Dimensions(32, 2, 2),
+    "nano": Dimensions(128, 4, 4),
+    "Ti": Dimensions(192, 12, 3),
+    "S": Dimensions(384, 12, 6),
+    "B": Dimensions(768, 12, 12),
+    "L": Dimensions(1024, 24, 16),
+    "H": Dimensions(1280, 32, 16),
+}
+
+
+def dimensions(size: Size | Dimensions) -> Dimensions:
+    """Width, depth and heads of a named size; dimensions are passed through."""
+    return size if isinstance(size, Dimensions) else SIZES[size]
+
+
+class ViT(nn.Module):
+    """Patches → transformer → tokens.
+
+    Raw patches are gathered before they are embedded, so what is masked costs nothing.
+
+    Args:
+        size: a name in `SIZES` or `Dimensions`.
+        patchify: how the signal is cut.
+        positions: added to the embedded patches: `(coords, grid) → [B, N, D]`; None for none.
+        attention_bias: added to the scores of every block: `(coords, grid, prefix) → [B or 1, heads, M + N, M + N]`, for
+            relative positions; None for none.
+        class_token: put a learned token in front.
+        masked: what becomes of masked tokens: "drop" leaves them out, "replace" puts a learned token in their place.
+        pool: how tokens become one vector: "mean" over them, or the "class" token.
+        norm: the last LayerNorm acts on "tokens", or on what is "pooled" (as in fine-tuning with mean pooling: MAE,
+            VideoMAE; it is a norm of its own, not the one learned in pre-training).
+        drop_path: stochastic depth of the last block; the rate grows linearly from 0 at the first.
+        qkv_bias: True, False or "qv", see `Attention`.
+        mlp_ratio: hidden width of the perceptrons, in widths.
+        layer_scale: see `Block`.
+    """
+
+    def __init__(
+        self,
+        size: Size | Dimensions,
+        patchify: Patchify,
+        positions: nn.Module | None,
+        *,
+        attention_bias: nn.Module | None = None,
+        class_token: bool = True,
+        masked: Literal["drop", "replace"] = "drop",
+        pool: Literal["mean", "class"] = "mean",
+        norm: Literal["tokens", "pooled"] = "tokens",
+        drop_path: float = 0.0,
+        qkv_bias: QkvBias = True,
+        mlp_ratio: float = 4.0,
+        layer_scale: float | None = None,
+    ):
+        super().__init__()
+        if pool == "class" and not class_token:
+            raise ValueError('pool="class" needs a class token')
+        self.width, self.depth, heads = dimensions(size)
+        self.patchify = patchify
+        self.masked = masked
+        self.pooling = pool
+        self.checkpointing = False
+        self.embed = nn.Linear(patchify.width, self.width)
+        self.positions = positions
+        self.attention_bias = attention_bias
+        self.class_token = nn.Parameter(torch.empty(1, 1, self.width)) if class_token else None
+        self.mask_token = nn.Parameter(torch.empty(1, 1, self.width)) if masked == "replace" else None
+        rates = [drop_path * i / max(1, self.depth - 1) for i in range(self.depth)]
+        self.blocks = nn.ModuleList(Block(self.width, heads, mlp_ratio, qkv_bias, rate, layer_scale) for rate in rates)
+        self.norm = LayerNorm(self.width) if norm == "tokens" else None
+        self.fc_norm = LayerNorm(self.width) if norm == "pooled" else None
+        xavier(self)
+        for token in (self.class_token, self.mask_token):
+            if token is not None:
+                nn.init.normal_(token, std=0.02)
+
+    def extra_repr(self) -> str:
+        return f"{self.patchify}, masked={self.masked!r}, pool={self.pooling!r}"
+
+    def mask_grid(self, x: Tensor) -> tuple[int, ...]:
+        """The grid on which masks of this signal are drawn."""
+        return self.patchify.grid(x.shape)
+
+    def forward(self, x: Tensor, mask: Mask | None = None, layer: int | None = None) -> Tokens:
+        """
+        Args:
+            x: normalised signal [B, C, *S].
+            mask: what may be seen; everything when None.
+            layer: stop after this block (1 … depth, or -1 for the last, -2 …), without the norm; None runs all of it.
+
+        Returns:
+            tokens with x [B, N, D]: N counts the visible ones when masked tokens are dropped.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
+        tokens = self.patchify(x)
+        if mask is not None and self.masked == "drop":
+            tokens = tokens.gather(mask.visible)
+        embedded = self.embed(tokens.x)
+        if mask is not None and self.mask_token is not None:
+            where = mask.masked[..., None].expand(-1, -1, self.width)
+            token = self.mask_token.to(embedded.dtype).expand(where.shape)
+            embedded = embedded.scatter(1, where, token)
+        if self.positions is not None:
+            embedded = embedded + self.positions(tokens.coords, tokens.grid)
+        prefix = None
+        if self.class_token is not None:
+            prefix = self.class_token.expand(len(x), -1, -1)
+        tokens = tokens._replace(x=embedded, prefix=prefix)
+
+        attention_mask = tokens.attention_mask()
+        if self.attention_bias is not None:
+            attention_mask = self.attention_bias(tokens.coords, tokens.grid, 0 if prefix is None else prefix.shape[1])
+        sequence = run_blocks(
+            self.blocks[: self._stop(layer)], tokens.sequence(), attention_mask, recompute=self.checkpointing
+        )
+        if layer is None and self.norm is not None:
+            sequence = self.norm(sequence)
+        return tokens.split(sequence)
+
+    def _stop(self, layer: int | None) -> int:
+        if layer is None:
+            return self.depth
+        stop = layer if layer > 0 else self.depth + 1 + layer
+        if layer == 0 or not 1 <= stop <= self.depth:
+            raise ValueError(f"this encoder has layers 1 to {self.depth} (or -1 to -{self.depth}), not {layer}")
+        return stop
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """Tokens → one vector for each sample [B, D]."""
+        if self.pooling == "class" and tokens.prefix is not None:
+            pooled = tokens.prefix[:, 0]
+        else:
+            pooled = tokens.mean()
+        return pooled if self.fc_norm is None else self.fc_norm(pooled)
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter, by its name here: 0 embedding, 1 … depth blocks, depth + 1 after them."""
+        part, *rest = name.split(".")
+        if part == "blocks":
+            return int(rest[0]) + 1
+        return self.depth + 1 if part in ("norm", "fc_norm") else 0

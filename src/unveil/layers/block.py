@@ -1,0 +1,70 @@
+"""The pre-norm transformer block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unveil.layers.attention import Attention, QkvBias
+from unveil.layers.drop_path import DropPath
+from unveil.layers.mlp import Mlp
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a residual branch (Touvron et al. 2021, CaiT)."""
+
+    def __init__(self, width: int, value: float):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), value))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)) (Dosovitskiy et al. 2021).
+
+    Args:
+        width, heads: of the attention.
+        mlp_ratio: hidden width of the perceptron, in widths.
+        qkv_bias: see `Attention`.
+        drop_path: rate of stochastic depth.
+        layer_scale: initial value of a learned factor on both branches; None for none.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: QkvBias = True,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+    ):
+        super().__init__()
+        self.norm1 = LayerNorm(width)
+        self.attn = Attention(width, heads, qkv_bias)
+        self.scale1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.scale2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Tokens [B, N, D] → [B, N, D]; `mask` as in `Attention`."""
+        x = x + self.drop_path(self.scale1(self.attn(self.norm1(x), mask=mask)))
+        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
+
+
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, mask: Tensor | None = None, recompute: bool = False) -> Tensor:
+    """Pass tokens through blocks; with `recompute` keep no activations inside them for the backward pass."""
+    recompute = recompute and torch.is_grad_enabled()
+    for block in blocks:
+        x = checkpoint(block, x, mask, use_reentrant=False) if recompute else block(x, mask)
+    return x

@@ -1,0 +1,7 @@
+"""A grid → which of its places are visible and which are masked."""
+
+from unveil.masking.mask import Mask, Masker, draw
+from unveil.masking.random import Random
+from unveil.masking.tube import Tube
+
+__all__ = ["Mask", "Masker", "Random", "Tube", "draw"]

@@ -1,0 +1,7 @@
+"""A batch → {"loss": scalar, …}."""
+
+from unveil.objectives.masked import MaskedAutoencoder, Reconstruction
+from unveil.objectives.objective import Objective
+from unveil.objectives.supervised import Supervised
+
+__all__ = ["MaskedAutoencoder", "Objective", "Reconstruction", "Supervised"]

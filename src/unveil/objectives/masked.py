@@ -1,0 +1,95 @@
+"""Hide a part of the signal and predict it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from unveil.masking import Mask, Masker, draw
+from unveil.objectives.objective import Objective
+from unveil.tokens import Tokens, refine, unravel
+
+
+class Reconstruction(NamedTuple):
+    """Three signals [B, C, *S] in normalised units, for looking at; where a target predicts only some frames, those.
+
+    Attributes:
+        input: what was to be seen.
+        masked: the same with its masked patches at zero, the mean colour.
+        predicted: the same with its masked patches predicted.
+    """
+
+    input: Tensor
+    masked: Tensor
+    predicted: Tensor
+
+
+class MaskedAutoencoder(Objective):
+    """Encode what is visible, predict what is masked (MAE, MAE-ST, VideoMAE; with other parts BEiT, MaskFeat).
+
+    Args:
+        key: of the signal in the batch.
+        encoder: its property `masked` decides whether masked tokens are dropped or replaced.
+        decoder: `(tokens, coords) → predictions`.
+        masker: draws the mask of one sample on the encoder's `mask_grid`.
+        target: `(batch, grid, indices) → what is to be predicted`, asked for on the grid of the encoder's output.
+        loss: `(prediction, target) → scalar`.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        masker: Masker,
+        target: Callable[..., Tensor],
+        loss: Callable[[Tensor, Tensor], Tensor],
+    ):
+        super().__init__()
+        self.key = key
+        self.encoder = encoder
+        self.decoder = decoder
+        self.masker = masker
+        self.target = target
+        self.loss = loss
+
+    def extra_repr(self) -> str:
+        return f"{self.key!r}, masker={self.masker!r}, target={self.target!r}"
+
+    @property
+    def towers(self) -> dict[str, nn.Module]:
+        return {self.key: self.encoder}
+
+    def masked(self, batch: dict[str, Tensor]) -> Mask:
+        """The mask of each sample, drawn from its seed."""
+        x = batch[self.key]
+        return draw(self.masker, self.encoder.mask_grid(x), batch["seed"]).to(x.device)
+
+    def forward(self, batch: dict[str, Tensor], mask: Mask | None = None, state: Any = None) -> dict[str, Tensor]:
+        """Batch with the signal and `seed` → {"loss"}."""
+        mask = self.masked(batch) if mask is None else mask
+        prediction, grid, indices = self.predict(batch, mask)
+        return {"loss": self.loss(prediction, self.target(batch, grid, indices))}
+
+    def predict(self, batch: dict[str, Tensor], mask: Mask) -> tuple[Tensor, tuple[int, ...], Tensor]:
+        """Predictions [B, Nm, P], the grid they lie on, and where on it [B, Nm]."""
+        x = batch[self.key]
+        features = self.encoder(x, mask)
+        tokens = features if isinstance(features, Tokens) else features[-1]
+        indices = refine(mask.masked, self.encoder.mask_grid(x), tokens.grid)
+        return self.decoder(tokens, unravel(indices, tokens.grid)), tokens.grid, indices
+
+    def reconstruct(self, batch: dict[str, Tensor], mask: Mask | None = None) -> Reconstruction:
+        """Pictures of input, mask and prediction; the target must be able to draw (`picture`)."""
+        mask = self.masked(batch) if mask is None else mask
+        prediction, grid, indices = self.predict(batch, mask)
+        signal = self.target.signal(batch, grid)
+        patches = self.target.patchify(signal).x
+        where = indices[..., None].expand(-1, -1, patches.shape[-1])
+        painted = self.target.picture(prediction.float(), batch, grid, indices).to(patches.dtype)
+        join: Callable[[Tensor, Sequence[int]], Tensor] = self.target.patchify.join
+        return Reconstruction(
+            signal, join(patches.scatter(1, where, 0.0), grid), join(patches.scatter(1, where, painted), grid)
+        )

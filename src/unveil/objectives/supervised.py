@@ -1,0 +1,56 @@
+"""Learn from labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from unveil.masking import Mask
+from unveil.objectives.objective import Objective
+
+
+class Supervised(Objective):
+    """Encode, answer, compare with the label.
+
+    Args:
+        key: of the signal in the batch.
+        encoder: signal → tokens; its `pool` is handed to the head.
+        head: `(tokens, pool) → logits`.
+        loss: `(logits, label) → scalar`, taking `weight=` where classes are to be weighted.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, key: str, encoder: nn.Module, head: nn.Module, loss: Callable[..., Tensor]):
+        super().__init__()
+        self.key = key
+        self.encoder = encoder
+        self.head = head
+        self.loss = loss
+        self.register_buffer("class_weights", None, persistent=False)
+
+    def extra_repr(self) -> str:
+        return repr(self.key)
+
+    @property
+    def towers(self) -> dict[str, nn.Module]:
+        return {self.key: self.encoder}
+
+    def weigh(self, weights: Tensor) -> None:
+        """Weight the classes in the loss from now on: [classes]. Not part of the saved state."""
+        self.class_weights = weights
+
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
+        """Batch → logits [B, classes]."""
+        return self.head(self.encoder(batch[self.key]), self.encoder.pool)
+
+    def forward(self, batch: dict[str, Tensor], mask: Mask | None = None, state: Any = None) -> dict[str, Tensor]:
+        """Batch with the signal and `label` → {"loss"}, and {"top1"} where labels are class indices."""
+        logits, label = self.logits(batch), batch["label"]
+        weight = {} if self.class_weights is None else {"weight": self.class_weights}
+        answer = {"loss": self.loss(logits, label, **weight)}
+        if not label.is_floating_point():
+            answer["top1"] = (logits.detach().argmax(-1) == label).float().mean()
+        return answer

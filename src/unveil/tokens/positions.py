@@ -1,0 +1,130 @@
+"""Positions: what a token is told about its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from unveil.tokens.grid import coordinates, ravel
+
+INTERPOLATION = {1: "linear", 2: "bicubic", 3: "trilinear"}
+
+
+def sincos(coords: Tensor, width: int) -> Tensor:
+    """Sines and cosines of coordinates [..., K] → [..., width], float32.
+
+    The width is divided among the axes, the last axis first (in an image: the first half of the channels encodes the
+    column, the second the row); each part is [sin…, cos…] with frequencies 10000^(-i/n), as in MAE (He et al. 2022).
+    Where the axes do not divide the width evenly, the first channels' axes take one frequency more.
+
+    Raises:
+        ValueError: the width is odd, or too small for the number of axes.
+    """
+    num_axes = coords.shape[-1]
+    if width % 2 or width < 2 * num_axes:
+        raise ValueError(f"sincos positions over {num_axes} axes need an even width of at least {2 * num_axes}")
+    parts = []
+    for part in range(num_axes):
+        num = (width // 2 + num_axes - 1 - part) // num_axes
+        omega = 10000.0 ** -(torch.arange(num, dtype=torch.float64, device=coords.device) / num)
+        angle = coords[..., num_axes - 1 - part, None].double() * omega
+        parts += [angle.sin(), angle.cos()]
+    return torch.cat(parts, dim=-1).float()
+
+
+def flat_sincos(num: int, width: int) -> Tensor:
+    """One sinusoid over `num` tokens in order: even channels sine, odd channels cosine → [num, width] (VideoMAE)."""
+    channel = torch.arange(width, dtype=torch.float64)
+    angle = torch.arange(num, dtype=torch.float64)[:, None] / 10000 ** (2 * (channel // 2) / width)
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos()).float()
+
+
+def resize(table: Tensor, grid: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    """Interpolate a table of positions [prod(grid), D] → [prod(wanted), D].
+
+    Raises:
+        ValueError: the grids differ in their number of axes, or have more than three.
+    """
+    if len(grid) != len(wanted) or len(grid) not in INTERPOLATION:
+        raise ValueError(f"positions of the grid {tuple(grid)} cannot be interpolated to {tuple(wanted)}")
+    maps = table.T.reshape(1, table.shape[1], *grid).float()
+    maps = functional.interpolate(maps, size=tuple(wanted), mode=INTERPOLATION[len(grid)], align_corners=False)
+    return maps.flatten(2)[0].T.to(table.dtype)
+
+
+class Positions(nn.Module):
+    """A table of positions, looked up by coordinates: `(coords [B, N, K], grid) → [B, N, width]`.
+
+    Another grid than the native one interpolates the table; so does loading a state saved for another grid. A `flat`
+    table is computed anew instead: its neighbours in space are far apart in phase, so between two rows lies nothing.
+
+    Args:
+        grid: the native grid, all K axes of it.
+        width: of the tokens.
+        kind: "sincos" and "flat" are fixed; "learned" is a parameter.
+        axes: the axes of the grid it looks at; all by default. (MAE-ST: one table for space, one for time, summed.)
+    """
+
+    def __init__(
+        self,
+        grid: Sequence[int],
+        width: int,
+        kind: Literal["sincos", "flat", "learned"] = "sincos",
+        axes: Sequence[int] | None = None,
+    ):
+        super().__init__()
+        self.axes = tuple(range(len(grid))) if axes is None else tuple(axes)
+        self.grid = tuple(grid[axis] for axis in self.axes)
+        self.kind = kind
+        self.table: Tensor
+        places = coordinates(self.grid)
+        if kind == "sincos":
+            self.register_buffer("table", sincos(places, width))
+        elif kind == "flat":
+            self.register_buffer("table", flat_sincos(len(places), width))
+        else:
+            self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(len(places), width), std=0.02))
+        self.register_buffer("native", torch.tensor(self.grid))
+
+    def extra_repr(self) -> str:
+        return f"{self.kind}, grid={self.grid}, width={self.table.shape[1]}, axes={self.axes}"
+
+    def forward(self, coords: Tensor, grid: Sequence[int]) -> Tensor:
+        asked = tuple(grid[axis] for axis in self.axes)
+        places = ravel(coords[..., self.axes], asked)
+        return functional.embedding(places, self._table(self.table, self.grid, asked))
+
+    def _table(self, table: Tensor, grid: tuple[int, ...], asked: tuple[int, ...]) -> Tensor:
+        if grid == asked:
+            return table
+        if self.kind == "flat":
+            num = int(torch.tensor(asked).prod())
+            return flat_sincos(num, table.shape[1]).to(table)
+        return resize(table, grid, asked)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        native, table = state_dict.get(prefix + "native"), state_dict.get(prefix + "table")
+        if native is not None and table is not None:
+            grid = tuple(cast(Tensor, native).tolist())
+            if grid != self.grid and len(grid) == len(self.grid):
+                state_dict[prefix + "table"] = self._table(table, grid, self.grid)
+                state_dict[prefix + "native"] = torch.tensor(self.grid)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class SumPositions(nn.Module):
+    """The sum of several positions, each over axes of its own: separable positions (MAE-ST: space + time)."""
+
+    def __init__(self, *parts: Positions):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, coords: Tensor, grid: Sequence[int]) -> Tensor:
+        total = self.parts[0](coords, grid)
+        for part in self.parts[1:]:
+            total = total + part(coords, grid)
+        return total
