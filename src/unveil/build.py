@@ -18,7 +18,15 @@ from unveil.errors import UserError
 from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
 
 GROUPS = {"optimizer": Optimizer, "schedule": Schedule, "loader": Loader, "data": Data}
-_SCALARS = (int, float, bool, str)
+#: Annotations (as written in recipe.py) of the fields that a flag can set; the others hold parts, not values.
+_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "tuple[float, float]": tuple[float, float],
+    "tuple[float, ...]": tuple[float, ...],
+}
 
 
 class Flag(NamedTuple):
@@ -41,31 +49,16 @@ def describe(owner: Any) -> dict[str, str]:
     return text
 
 
-def _is_flag(hint: Any) -> bool:
-    if typing.get_origin(hint) is tuple:
-        return all(part in _SCALARS or part is Ellipsis for part in typing.get_args(hint))
-    return hint in _SCALARS
-
-
 def field_flags() -> dict[str, Flag]:
     """Every field of a `Recipe` that a flag can set."""
     flags = {}
     for prefix, owner in {**{f"{name}.": group for name, group in GROUPS.items()}, "": Recipe}.items():
         text = describe(owner)
-        # `Signal` and `nn.Module` are only imported for type checkers; the scalars resolve without them.
         for item in dataclasses.fields(owner):
-            hint = (
-                eval(str(item.type), {"Sequence": typing.Any, "Callable": typing.Any, **vars(typing)})
-                if _plain(str(item.type))
-                else None
-            )
-            if hint is not None and _is_flag(hint):
-                flags[prefix + item.name] = Flag(prefix + item.name, hint, None, text.get(item.name, ""))
+            if item.type in _TYPES:
+                name = prefix + item.name
+                flags[name] = Flag(name, _TYPES[str(item.type)], None, text.get(item.name, ""))
     return flags
-
-
-def _plain(annotation: str) -> bool:
-    return annotation in {"int", "float", "bool", "str"} or annotation.startswith("tuple[")
 
 
 def recipe_flags(recipe: Callable[..., Recipe]) -> dict[str, Flag]:

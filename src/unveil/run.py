@@ -15,7 +15,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -135,7 +135,6 @@ class Run:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe, rebuilt from its name and flags, with this run's weights."""
-        import torch
         from safetensors.torch import load_file
 
         from unveil.build import build

@@ -292,7 +292,7 @@ def _train(fabric: Fabric, plan: Plan) -> None:
                 if first:
                     log.step(numbers)
                 asked = _any(fabric, stop.asked is not None)
-                if last or asked or time.monotonic() - saved_at > CHECKPOINT_SECONDS and world == 1:
+                if last or asked or (time.monotonic() - saved_at > CHECKPOINT_SECONDS and world == 1):
                     save(step + 1, "complete" if last else "running")
                     saved_at = time.monotonic()
                 if asked and not last:

@@ -1,0 +1,33 @@
+# One line each. PYTHON chooses the interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: demo demo-full test test-slow check table clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv && $(BIN)/pip install -q -c constraints.txt -e . && touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]' && touch $@
+
+demo: .venv/installed  ## the whole main job on built-in clips, and a report to open
+	$(BIN)/python examples/demo.py --out demo
+
+demo-full: .venv/installed  ## the same with three pre-trainings
+	$(BIN)/python examples/demo.py --out demo-full --pretrainings 3
+
+test: .venv/installed-dev  ## all tests but the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed-dev  ## the slow ones
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/installed-dev  ## style, types and coverage
+	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/pyright && $(BIN)/python -m pytest --cov --cov-fail-under=90
+
+table: .venv/installed  ## the table of systems in the README
+	$(BIN)/python docs/table.py
+
+clean:
+	rm -rf .venv build dist
