@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from unveil.encoders.encoder import Encoder
 from unveil.layers import Block, LayerNorm, run_blocks, xavier
 from unveil.layers.attention import QkvBias
 from unveil.masking import Mask
@@ -37,7 +38,7 @@ def dimensions(size: Size | Dimensions) -> Dimensions:
     return size if isinstance(size, Dimensions) else SIZES[size]
 
 
-class ViT(nn.Module):
+class ViT(Encoder):
     """Patches → transformer → tokens.
 
     Raw patches are gathered before they are embedded, so what is masked costs nothing.
@@ -46,8 +47,8 @@ class ViT(nn.Module):
         size: a name in `SIZES` or `Dimensions`.
         patchify: how the signal is cut.
         positions: added to the embedded patches: `(coords, grid) → [B, N, D]`; None for none.
-        attention_bias: added to the scores of every block: `(coords, grid, prefix) → [B or 1, heads, M + N, M + N]`, for
-            relative positions; None for none.
+        attention_bias: added to the scores of every block, for relative positions: `(coords, grid, prefix) → [B or 1,
+            heads, M + N, M + N]`, where `prefix` counts the class tokens; None for none.
         class_token: put a learned token in front.
         masked: what becomes of masked tokens: "drop" leaves them out, "replace" puts a learned token in their place.
         pool: how tokens become one vector: "mean" over them, or the "class" token.
@@ -82,7 +83,6 @@ class ViT(nn.Module):
         self.patchify = patchify
         self.masked = masked
         self.pooling = pool
-        self.checkpointing = False
         self.embed = nn.Linear(patchify.width, self.width)
         self.positions = positions
         self.attention_bias = attention_bias
@@ -150,12 +150,12 @@ class ViT(nn.Module):
             raise ValueError(f"this encoder has layers 1 to {self.depth} (or -1 to -{self.depth}), not {layer}")
         return stop
 
-    def pool(self, tokens: Tokens) -> Tensor:
+    def pool(self, features: Tokens) -> Tensor:
         """Tokens → one vector for each sample [B, D]."""
-        if self.pooling == "class" and tokens.prefix is not None:
-            pooled = tokens.prefix[:, 0]
+        if self.pooling == "class" and features.prefix is not None:
+            pooled = features.prefix[:, 0]
         else:
-            pooled = tokens.mean()
+            pooled = features.mean()
         return pooled if self.fc_norm is None else self.fc_norm(pooled)
 
     def layer_of(self, name: str) -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
+from unveil.encoders import Encoder
 from unveil.masking import Mask, Masker, draw
 from unveil.objectives.objective import Objective
+from unveil.targets import Drawable, Target
 from unveil.tokens import Tokens, refine, unravel
 
 
@@ -41,10 +44,10 @@ class MaskedAutoencoder(Objective):
     def __init__(
         self,
         key: str,
-        encoder: nn.Module,
+        encoder: Encoder,
         decoder: nn.Module,
         masker: Masker,
-        target: Callable[..., Tensor],
+        target: Target,
         loss: Callable[[Tensor, Tensor], Tensor],
     ):
         super().__init__()
@@ -82,14 +85,19 @@ class MaskedAutoencoder(Objective):
         return self.decoder(tokens, unravel(indices, tokens.grid)), tokens.grid, indices
 
     def reconstruct(self, batch: dict[str, Tensor], mask: Mask | None = None) -> Reconstruction:
-        """Pictures of input, mask and prediction; the target must be able to draw (`picture`)."""
+        """Pictures of input, mask and prediction.
+
+        Raises:
+            TypeError: what is predicted cannot be drawn.
+        """
+        target = self.target
+        if not isinstance(target, Drawable):
+            raise TypeError(f"{target!r} cannot be drawn")
         mask = self.masked(batch) if mask is None else mask
         prediction, grid, indices = self.predict(batch, mask)
-        signal = self.target.signal(batch, grid)
-        patches = self.target.patchify(signal).x
+        signal = target.signal(batch, grid)
+        patches = target.patchify(signal).x
         where = indices[..., None].expand(-1, -1, patches.shape[-1])
-        painted = self.target.picture(prediction.float(), batch, grid, indices).to(patches.dtype)
-        join: Callable[[Tensor, Sequence[int]], Tensor] = self.target.patchify.join
-        return Reconstruction(
-            signal, join(patches.scatter(1, where, 0.0), grid), join(patches.scatter(1, where, painted), grid)
-        )
+        painted = target.picture(prediction.float(), batch, grid, indices).to(patches.dtype)
+        hidden, predicted = (patches.scatter(1, where, values) for values in (torch.zeros_like(painted), painted))
+        return Reconstruction(signal, target.patchify.join(hidden, grid), target.patchify.join(predicted, grid))

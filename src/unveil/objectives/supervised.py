@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unveil.encoders import Encoder
 from unveil.masking import Mask
 from unveil.objectives.objective import Objective
 
@@ -23,7 +24,7 @@ class Supervised(Objective):
 
     class_weights: Tensor | None
 
-    def __init__(self, key: str, encoder: nn.Module, head: nn.Module, loss: Callable[..., Tensor]):
+    def __init__(self, key: str, encoder: Encoder, head: nn.Module, loss: Callable[..., Tensor]):
         super().__init__()
         self.key = key
         self.encoder = encoder

@@ -29,8 +29,8 @@ def find(name: str) -> Callable[..., Any]:
     if not colon:
         if where not in names():
             raise UserError(
-                f"There is no recipe {name!r}{_nearest(name, names())}. `unveil recipes` lists them; a recipe of your own "
-                "is given as my.py:function."
+                f"There is no recipe {name!r}{_nearest(name, names())}. `unveil recipes` lists them; "
+                "a recipe of your own is given as my.py:function."
             )
         where, function = f"{__name__}.{where}", where
     module = _load(Path(where)) if where.endswith(".py") else _import(where, name)

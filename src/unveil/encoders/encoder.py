@@ -1,0 +1,43 @@
+"""What every encoder offers, whatever its signal and its kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from unveil.masking import Mask
+
+
+class Encoder(nn.Module):
+    """Signal → features.
+
+    Attributes:
+        width: of the pooled features.
+        depth: number of layers.
+        checkpointing: recompute activations in the backward pass.
+    """
+
+    width: int
+    depth: int
+    checkpointing: bool = False
+
+    def mask_grid(self, x: Tensor) -> tuple[int, ...]:
+        """The grid on which masks of this signal are drawn."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, mask: Mask | None = None, layer: int | None = None) -> Any:
+        """Normalised signal → `Tokens`, or a list of stages, fine to coarse.
+
+        With a mask, what is masked is dropped or replaced by a learned token: the encoder's own property. `layer` stops
+        early (1 … depth, negative from the end).
+        """
+        raise NotImplementedError
+
+    def pool(self, features: Any) -> Tensor:
+        """What `forward` returned → one vector for each sample [B, width]."""
+        raise NotImplementedError
+
+    def layer_of(self, name: str) -> int:
+        """Layer of a parameter, by its name in this module: 0 embedding, 1 … depth, depth + 1 after them."""
+        raise NotImplementedError
