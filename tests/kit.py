@@ -1,0 +1,184 @@
+"""One set of properties that every recipe must have, whatever its parts.
+
+A recipe is a function that returns a `Recipe`; `small` builds it tiny. Each `check_*` raises AssertionError with what is
+wrong. `tests/test_recipes.py` runs all of them over `recipes.names()` and over each module's `finetune`.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unveil.masking import Mask
+from unveil.objectives import MaskedAutoencoder, Objective
+from unveil.recipe import Recipe
+
+BATCH = 4
+CROP = 32
+FRAMES = 4
+CLASSES = 5
+SMALL = {"size": "debug", "crop": CROP, "patch": 8, "frames": FRAMES, "num_classes": CLASSES}
+PLACEHOLDER = re.compile(r"TODO|XXX|lorem", re.IGNORECASE)
+
+
+def flags_of(recipe: Callable[..., Recipe]) -> dict[str, Any]:
+    """The flags of SMALL that this recipe has."""
+    parameters = inspect.signature(recipe).parameters
+    return {name: value for name, value in SMALL.items() if name in parameters}
+
+
+def small(recipe: Callable[..., Recipe], seed: int = 0, **flags: Any) -> Recipe:
+    """The recipe at debug size, its weights drawn from `seed`."""
+    torch.manual_seed(seed)
+    return recipe(**flags_of(recipe) | flags)
+
+
+def batch_for(objective: Objective, seed: int = 0) -> dict[str, Tensor]:
+    """A batch with every key of the glossary that the objective's towers need."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"image": (3, CROP, CROP), "video": (3, FRAMES, CROP, CROP)}
+    batch = {key: torch.randn(BATCH, *shapes[key], generator=generator) for key in objective.towers}
+    batch["index"] = torch.arange(BATCH)
+    batch["seed"] = torch.randint(2**62, (BATCH,), generator=generator)
+    batch["label"] = torch.arange(BATCH) % CLASSES
+    return batch
+
+
+def mask_for(objective: Objective, batch: dict[str, Tensor]) -> Mask | None:
+    return objective.masked(batch) if isinstance(objective, MaskedAutoencoder) else None
+
+
+def check_docstring(recipe: Callable[..., Recipe]) -> None:
+    """Module: title, authors, venue, year, arXiv, published number, command. Function: a line, and every flag."""
+    module = inspect.getdoc(inspect.getmodule(recipe))
+    assert module, "the module has no docstring"
+    first, second = module.splitlines()[:2]
+    assert re.match(r"[\w-]+: .+\.$", first), f"the first line is not 'Name: title.': {first!r}"
+    assert re.search(r"\w, \w", second), f"the second line holds no authors: {second!r}"
+    head = "\n".join(module.splitlines()[:4])
+    assert re.search(r"\b[A-Z][A-Za-z]+ (19|20)\d\d\.", head), "no venue and year"
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}", head), "no arXiv number"
+    assert re.search(r"Published: .*\d", module), "no published number"
+    assert re.search(rf"unveil \w+ {Path(inspect.getfile(recipe)).stem} --data", module), "no command"
+    assert not PLACEHOLDER.search(module)
+
+    function = inspect.getdoc(recipe)
+    assert function, "the function has no docstring"
+    assert "Args:" in function, "the flags are not documented"
+    documented = set(re.findall(r"^    (\w+): \w", function.split("Args:")[1], re.MULTILINE))
+    assert documented == set(inspect.signature(recipe).parameters), "documented flags are not the flags"
+
+
+def check_flags(recipe: Callable[..., Recipe]) -> None:
+    """Every flag has a type and a default, so that the command line can be made of them."""
+    for name, parameter in inspect.signature(recipe).parameters.items():
+        assert parameter.annotation is not parameter.empty, f"--{name} has no type"
+        assert parameter.default is not parameter.empty, f"--{name} has no default"
+
+
+def check_meta(recipe: Callable[..., Recipe]) -> None:
+    """With its own defaults, at its published size, it builds without any memory for weights."""
+    with torch.device("meta"):
+        objective = recipe().objective
+    assert all(parameter.is_meta for parameter in objective.parameters())
+
+
+def check_gradients(recipe: Callable[..., Recipe]) -> None:
+    """Forward and backward are finite, and every trainable parameter gets a gradient that is not all zero."""
+    objective = small(recipe).objective.train()
+    answer = objective(batch_for(objective))
+    assert answer["loss"].ndim == 0
+    assert all(value.numel() == 1 and value.isfinite() for value in answer.values())
+    answer["loss"].backward()
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} has no gradient"
+            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+            assert parameter.grad.any(), f"the gradient of {name} is zero"
+
+
+def check_towers(recipe: Callable[..., Recipe]) -> None:
+    """What outlives training is named by its signal, knows its layers, and pools to its width."""
+    objective = small(recipe).objective.eval()
+    batch = batch_for(objective)
+    assert objective.towers
+    for key, encoder in objective.towers.items():
+        features = encoder(batch[key])
+        assert encoder.pool(features).shape == (BATCH, encoder.width)
+        assert encoder.pool(encoder(batch[key], layer=1)).shape == (BATCH, encoder.width)
+        layers = {encoder.layer_of(name) for name, _ in encoder.named_parameters()}
+        assert set(range(encoder.depth + 1)) <= layers <= set(range(encoder.depth + 2))
+
+
+def check_learns(recipe: Callable[..., Recipe], steps: int = 20) -> None:
+    """Twenty steps on one batch, with its mask held still, lower the loss."""
+    objective = small(recipe).objective.eval()
+    batch = batch_for(objective)
+    mask = mask_for(objective, batch)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
+    losses = []
+    for step in range(steps):
+        objective.before_step(step / steps)
+        loss = objective(batch, mask=mask)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        objective.after_step((step + 1) / steps)
+        losses.append(loss.item())
+    assert losses[-1] < 0.95 * losses[0], f"the loss went from {losses[0]:.4f} to {losses[-1]:.4f}"
+
+
+def check_state(recipe: Callable[..., Recipe], folder: Path) -> None:
+    """Saved as safetensors and loaded into a network of other weights, it gives the same loss, bit for bit."""
+    saved = small(recipe, seed=0).objective.eval()
+    loaded = small(recipe, seed=1).objective.eval()
+    batch = batch_for(saved)
+    assert not torch.equal(saved(batch)["loss"], loaded(batch)["loss"])
+    save_file(saved.state_dict(), folder / "weights.safetensors")
+    loaded.load_state_dict(load_file(folder / "weights.safetensors"))
+    assert torch.equal(saved(batch)["loss"], loaded(batch)["loss"])
+
+
+def check_seed(recipe: Callable[..., Recipe]) -> None:
+    """The same seed gives the same loss, also in training mode; another seed another."""
+
+    def loss(seed: int) -> Tensor:
+        objective = small(recipe, seed=seed).objective.train()
+        return objective(batch_for(objective))["loss"]
+
+    assert torch.equal(loss(0), loss(0))
+    assert not torch.equal(loss(0), loss(1))
+
+
+def check_masks(recipe: Callable[..., Recipe]) -> None:
+    """A sample's mask depends on its own seed alone, not on its neighbours in the batch."""
+    objective = small(recipe).objective
+    batch = batch_for(objective)
+    mask = mask_for(objective, batch)
+    if mask is None:
+        return
+    half = mask_for(objective, {key: value[2:] for key, value in batch.items()})
+    assert half is not None
+    assert torch.equal(mask.masked[2:], half.masked)
+    assert len({tuple(row) for row in mask.masked.tolist()}) > 1
+
+
+def check_checkpointing(recipe: Callable[..., Recipe]) -> None:
+    """Recomputing activations changes neither the loss nor a gradient."""
+    gradients = []
+    for recompute in (False, True):
+        objective = small(recipe).objective.train()
+        for module in objective.modules():
+            if hasattr(module, "checkpointing"):
+                module.checkpointing = recompute
+        torch.manual_seed(7)
+        loss = objective(batch_for(objective))["loss"]
+        loss.backward()
+        gradients.append([loss.detach(), *[p.grad for p in objective.parameters()]])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
