@@ -1,0 +1,57 @@
+"""Files on disk → manifest → samples → batches."""
+
+from unveil.data.clips import Clip, Dense, Uniform
+from unveil.data.dataset import Dataset, Sample, sample_seed
+from unveil.data.images import read_image
+from unveil.data.loader import Batch, TrainingOrder, evaluation_batches, training_batches
+from unveil.data.manifest import Manifest, Row
+from unveil.data.signals import Image, Signal, Video, signal_of, to_input
+from unveil.data.splits import split
+from unveil.data.transforms import (
+    CenterCrop,
+    HorizontalFlip,
+    MultiScaleCrop,
+    RandAugment,
+    RandomErasing,
+    RandomResizedCrop,
+    ResizeShort,
+    three_crops,
+)
+from unveil.data.video import VideoInfo, frames, probe, read_frames, windows
+from unveil.data.video_reader import VideoReader
+
+__all__ = [
+    "Batch",
+    "CenterCrop",
+    "Clip",
+    "Dataset",
+    "Dense",
+    "HorizontalFlip",
+    "Image",
+    "Manifest",
+    "MultiScaleCrop",
+    "RandAugment",
+    "RandomErasing",
+    "RandomResizedCrop",
+    "ResizeShort",
+    "Row",
+    "Sample",
+    "Signal",
+    "TrainingOrder",
+    "Uniform",
+    "Video",
+    "VideoInfo",
+    "VideoReader",
+    "evaluation_batches",
+    "frames",
+    "probe",
+    "read_frames",
+    "read_image",
+    "sample_seed",
+    "signal_of",
+    "split",
+    "three_crops",
+    "to_input",
+    "training_batches",
+    "windows",
+]

@@ -1,0 +1,183 @@
+"""Rows of a manifest → samples. Everything random is a function of (seed, epoch, index, repeat) and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from unveil.data.manifest import Manifest, label_names
+from unveil.data.signals import to_input
+from unveil.data.transforms import RandomErasing, three_crops
+from unveil.errors import DecodeError, UserError
+from unveil.recipe import Data
+
+Sample = dict[str, Any]
+
+ATTEMPTS = 10
+"""How many files in place of one that cannot be decoded are tried in training."""
+
+
+def sample_seed(seed: int, epoch: int, index: int, repeat: int) -> int:
+    """63 bits for the `repeat`-th crop of row `index` in `epoch`; unrelated for any two different arguments."""
+    return hash63("sample", seed, epoch, index, repeat)
+
+
+def hash63(*values: int | str) -> int:
+    """63 bits that depend on all of `values`; the same on every machine and in every process."""
+    digest = hashlib.blake2b(repr(values).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run with PyTorch's CPU generator seeded, and give its state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also reseed the GPU, whose generator the training step is using.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+class Dataset(torch.utils.data.Dataset):
+    """Samples of a manifest's rows.
+
+    Training: `dataset[epoch, index]` is a list of `data.repeats` samples; the file is decoded once, then cropped anew for
+    each. Evaluation: `dataset[index]` is a list of one sample whose signal is [V,…], V = clips × crops views, clip by clip.
+
+    A sample has `index`, `seed` (see `sample_seed`), the signal (float32, normalised) under its key, and, with `classes`,
+    `label`: the class's index (int64; -1 where the row has none) or a multi-hot vector (float32 [classes]).
+
+    A file that cannot be decoded is never passed over in silence: the sample has `bad`, a list of (path, error). In
+    training another row, which depends on (seed, epoch, index) alone, takes its place; in evaluation the sample has no signal.
+
+    Args:
+        manifest: the rows.
+        data: of the recipe.
+        classes: names in the order of their indices; None: no labels.
+        training: random or deterministic samples.
+        seed: of the run.
+        multi_label: labels are multi-hot; None: if the manifest has rows with several.
+
+    Raises:
+        UserError: no rows, or a label that is not among `classes`; `crops` that cannot be had.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        data: Data,
+        classes: Sequence[str] | None,
+        training: bool,
+        seed: int,
+        multi_label: bool | None = None,
+    ):
+        if not len(manifest):
+            raise UserError("no files: the manifest is empty.")
+        self.manifest = manifest
+        self.data = data
+        self.classes = list(classes) if classes is not None else None
+        self.training = training
+        self.seed = seed
+        self.multi_label = manifest.multi_label if multi_label is None else multi_label
+        self._number = {name: number for number, name in enumerate(self.classes or ())}
+        if self.classes is not None:
+            unknown = [name for name in manifest.classes if name not in self._number]
+            if unknown:
+                raise UserError(f"label {unknown[0]!r} is none of the classes {', '.join(self.classes)}.")
+        self._erase = RandomErasing(data.erase) if data.erase else None
+        self._views: Callable[[Tensor], list[Tensor]] | None = None if training else _spatial_views(data)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> list[Sample]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        return self._train(epoch, index) if self.training else [self._evaluate(index)]
+
+    def _train(self, epoch: int, index: int) -> list[Sample]:
+        bad: list[tuple[str, str]] = []
+        row_index = index
+        for attempt in range(ATTEMPTS + 1):
+            if attempt:
+                row_index = hash63("instead", self.seed, epoch, index, attempt) % len(self)
+            row = self.manifest.row(row_index)
+            generator = torch.Generator().manual_seed(hash63("clip", self.seed, epoch, index))
+            try:
+                x = self.data.signal.read(row, generator)
+                break
+            except DecodeError as error:
+                bad.append((row.path, str(error)))
+        else:
+            raise UserError(
+                f"{len(bad)} files in a row cannot be decoded; the first: {bad[0][1]} "
+                "Are these the right files, and are they whole?"
+            )
+        samples = []
+        for repeat in range(self.data.repeats):
+            # The row asked for gives the seed, also when another one stands in: no two samples of an epoch share it.
+            seed = sample_seed(self.seed, epoch, index, repeat)
+            # Not `seed` itself: masks are drawn from it, and would be tied to the crops.
+            with seeded(hash63("transform", seed)):
+                view = x
+                for transform in self.data.transform:
+                    view = transform(view)
+                view = to_input(view, self.data.mean, self.data.std)
+                if self._erase is not None:
+                    view = self._erase(view)
+            samples.append(self._sample(row_index, seed, row.label) | {self.data.signal.key: view})
+        samples[0]["bad"] = bad
+        return samples
+
+    def _evaluate(self, index: int) -> Sample:
+        row = self.manifest.row(index)
+        sample = self._sample(index, sample_seed(self.seed, 0, index, 0), row.label) | {"bad": []}
+        assert self._views is not None
+        try:
+            clips = self.data.signal.views(row, self.data.clips)
+        except DecodeError as error:
+            return sample | {"bad": [(row.path, str(error))]}
+        views = [to_input(view, self.data.mean, self.data.std) for clip in clips for view in self._views(clip)]
+        return sample | {self.data.signal.key: torch.stack(views)}
+
+    def _sample(self, index: int, seed: int, label: str) -> Sample:
+        sample: Sample = {"index": torch.tensor(index), "seed": torch.tensor(seed)}
+        if self.classes is not None:
+            numbers = [self._number[name] for name in label_names(label)]
+            if self.multi_label:
+                sample["label"] = torch.zeros(len(self.classes)).index_fill_(
+                    0, torch.tensor(numbers, dtype=torch.long), 1
+                )
+            else:
+                sample["label"] = torch.tensor(numbers[0] if numbers else -1)
+        return sample
+
+
+def _spatial_views(data: Data) -> Callable[[Tensor], list[Tensor]]:
+    """A clip → its `data.crops` evaluation crops, not yet normalised."""
+    return _Crops(list(data.evaluation), data.crops)
+
+
+class _Crops:  # a class rather than a closure: spawned workers are sent it
+    def __init__(self, transforms: list[Callable[[Any], Any]], crops: int):
+        if crops not in (1, 3):
+            raise UserError(f"--sample.crops {crops}: a view has 1 or 3 crops.")
+        self.transforms = transforms
+        self.size: int | None = None
+        if crops == 3:
+            if not transforms or not isinstance(transforms[-1], v2.CenterCrop):
+                raise UserError(
+                    "--sample.crops 3: three crops take the place of the CenterCrop that ends data.evaluation."
+                )
+            size = transforms[-1].size
+            self.size = size if isinstance(size, int) else size[0]
+            self.transforms = transforms[:-1]
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        for transform in self.transforms:
+            x = transform(x)
+        return [x] if self.size is None else three_crops(x, self.size)

@@ -1,0 +1,247 @@
+"""Samples → batches. The order is a function of (seed, step); workers only compute ahead, and change nothing."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from unveil.data.dataset import Dataset, Sample, hash63, seeded
+from unveil.errors import UserError
+from unveil.recipe import Loader
+
+Batch = dict[str, Any]
+Key = tuple[int, int]  # (epoch, row)
+
+
+class TrainingOrder:
+    """Which rows make each step, without end: every epoch a new permutation, its incomplete last batch left out.
+
+    Args:
+        num_samples: rows of the data set.
+        batch: rows of a step; all of them when there are fewer.
+        seed: of the run.
+    """
+
+    def __init__(self, num_samples: int, batch: int, seed: int):
+        if num_samples < 1 or batch < 1:
+            raise ValueError(f"at least one sample and a batch of one are needed, got {num_samples} and {batch}")
+        self.num_samples = num_samples
+        self.batch = min(batch, num_samples)
+        self.seed = seed
+        self.steps_per_epoch = num_samples // self.batch
+
+    def step(self, step: int) -> tuple[int, list[Key]]:
+        """The epoch of a step (counted from 0) and its (epoch, row) pairs."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = _permutation(self.num_samples, self.seed, epoch)
+        rows = order[place * self.batch : (place + 1) * self.batch].tolist()
+        return epoch, [(epoch, row) for row in rows]
+
+
+@lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(hash63("order", seed, epoch)))
+
+
+def training_batches(
+    dataset: Dataset,
+    order: TrainingOrder,
+    loader: Loader,
+    start_step: int = 0,
+    micro: int = 32,
+    rank: int = 0,
+    world: int = 1,
+) -> Generator[list[Batch], None, None]:
+    """For each step from `start_step` on, without end, this process's micro-batches.
+
+    The step's rows are divided into contiguous shards, one for each process, and these into chunks of at most `micro` rows;
+    a row gives `repeats` samples. `batch["bad"]` lists the files that could not be decoded, as (path, error).
+
+    Args:
+        dataset: in training mode.
+        order: of the rows; global over processes.
+        loader: workers, prefetching.
+        start_step: the first step; a run that is resumed gets the batches it would have got.
+        micro: rows of a micro-batch.
+        rank, world: this process, of how many.
+
+    Raises:
+        UserError: fewer rows in a batch than processes, or more than `ATTEMPTS` bad files in a row.
+    """
+    if not dataset.training:
+        raise ValueError("training batches need a data set in training mode")
+    if micro < 1 or not 0 <= rank < world:
+        raise ValueError(f"micro must be positive and rank in [0, {world}), got {micro} and {rank}")
+    if order.batch < world:
+        raise UserError(f"a batch of {order.batch} cannot be shared by {world} devices: more data or fewer --devices.")
+
+    def chunks(step: int) -> list[list[Key]]:
+        keys = order.step(step)[1]
+        shard = keys[len(keys) * rank // world : len(keys) * (rank + 1) // world]
+        return [shard[i : i + micro] for i in range(0, len(shard), micro)]
+
+    batches = _load(dataset, _Steps(chunks, start_step), loader)
+    try:
+        step = start_step
+        while True:
+            yield [next(batches) for _ in chunks(step)]
+            step += 1
+    finally:
+        batches.close()
+
+
+def evaluation_batches(dataset: Dataset, loader: Loader, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """The rows in order, once; the signal is [B,V,…] with V views of each.
+
+    Files that cannot be decoded are left out and listed as (path, error) in `batch["bad"]`.
+
+    Args:
+        dataset: in evaluation mode.
+        loader: workers, prefetching.
+        batch: rows at once.
+        rank, world: every `world`-th row from `rank` on.
+
+    Raises:
+        UserError: not one file can be decoded.
+    """
+    if dataset.training:
+        raise ValueError("evaluation batches need a data set in evaluation mode")
+    keys: list[Key] = [(0, row) for row in range(rank, len(dataset), world)]
+    chunks = [keys[i : i + batch] for i in range(0, len(keys), batch)]
+    # Held back by one, so that bad files at the very end have a batch to be listed in.
+    held: Batch | None = None
+    bad: list[tuple[str, str]] = []
+    for following in _load(dataset, chunks, loader):
+        if dataset.data.signal.key not in following:
+            bad += following["bad"]
+            continue
+        if held is not None:
+            yield held
+        held = following
+        held["bad"] = bad + held["bad"]
+        bad = []
+    if held is None:
+        if not keys:  # fewer rows than processes
+            return
+        raise UserError(f"none of the {len(keys)} files can be decoded; the first: {bad[0][1]}")
+    held["bad"] += bad
+    yield held
+
+
+class _Steps:
+    """The micro-batches of all steps from `start` on, as a sampler."""
+
+    def __init__(self, chunks: Any, start: int):
+        self.chunks = chunks
+        self.start = start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        step = self.start
+        while True:
+            yield from self.chunks(step)
+            step += 1
+
+
+class _Failure:
+    """An error meant for the user, on its way out of a worker (raised there, it would gather a traceback as its text)."""
+
+    def __init__(self, error: UserError):
+        self.error = error
+
+
+class _Batches(torch.utils.data.Dataset):
+    """keys → batch: what a worker does."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, keys: list[Key]) -> Batch | _Failure:
+        try:
+            samples = [sample for key in keys for sample in self.dataset[key]]
+            batch = collate(samples, self.dataset.data.signal.key)
+            return mix(batch, self.dataset) if self.dataset.training else batch
+        except UserError as error:
+            return _Failure(error)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def num_workers(loader: Loader) -> int:
+    """The number of worker processes: `loader.workers`, or one per core that this process may use, less one."""
+    if loader.workers >= 0:
+        return loader.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores - 1
+
+
+def _load(dataset: Dataset, chunks: Any, loader: Loader) -> Generator[Batch, None, None]:
+    workers = num_workers(loader)
+    options: dict[str, Any] = {}
+    if workers:
+        # PyTorch gives each worker one thread; the decoder is given one by VideoReader.
+        options = {"prefetch_factor": loader.prefetch, "multiprocessing_context": loader.start_method or None}
+    loading = DataLoader(
+        _Batches(dataset), batch_size=None, sampler=chunks, collate_fn=_as_is, num_workers=workers, **options
+    )
+    with warnings.catch_warnings():
+        # Python 3.12 warns that forking a process with threads may deadlock; the workers use none of PyTorch's threads.
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*", category=DeprecationWarning)
+        batches = iter(loading)
+    for batch in batches:
+        if isinstance(batch, _Failure):
+            raise batch.error
+        yield batch
+
+
+def collate(samples: Sequence[Sample], key: str) -> Batch:
+    """Stack samples; those without a signal (`key`) only leave their `bad` behind.
+
+    Returns:
+        Every tensor with a batch axis in front, and `bad`: a list of (path, error). Without any good sample only `bad`.
+    """
+    batch: Batch = {}
+    good = [sample for sample in samples if key in sample]
+    for name in good[0] if good else ():
+        if name == "bad":
+            continue
+        tensors = [sample[name] for sample in good]
+        shapes = {tuple(tensor.shape) for tensor in tensors}
+        if len(shapes) > 1:
+            raise UserError(
+                f"samples of different shapes cannot be stacked: {sorted(shapes)}. End the transforms with a crop."
+            )
+        batch[name] = torch.stack(tensors)
+    batch["bad"] = [pair for sample in samples for pair in sample.get("bad", [])]
+    return batch
+
+
+def mix(batch: Batch, dataset: Dataset) -> Batch:
+    """Mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899), one of the two for the whole batch; labels become soft.
+
+    Returns:
+        The batch with the signal mixed and `label` float32 [B,classes]; unchanged where the recipe asks for neither.
+    """
+    data = dataset.data
+    alphas = [(v2.MixUp, data.mixup), (v2.CutMix, data.cutmix)]
+    wanted = [(kind, alpha) for kind, alpha in alphas if alpha > 0]
+    if not wanted or "label" not in batch:
+        return batch
+    assert dataset.classes is not None
+    key = data.signal.key
+    # torchvision takes tensors for images, [B,C,H,W]; as a video, [B,C,T,H,W] has the axes that matter in place.
+    x = tv_tensors.Video(batch[key]) if batch[key].ndim == 5 else tv_tensors.Image(batch[key])
+    with seeded(hash63("mix", int(batch["seed"][0]))):
+        kind, alpha = wanted[int(torch.randint(len(wanted), ()))]
+        mixed, label = kind(alpha=alpha, num_classes=len(dataset.classes))(x, batch["label"])
+    return batch | {key: mixed.as_subclass(torch.Tensor), "label": label}

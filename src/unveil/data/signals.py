@@ -1,0 +1,185 @@
+"""Kinds of signal: what a file holds, and how samples of it are read. Only here is it known what kind of file it is."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from unveil.data.clips import Clip, Dense
+from unveil.data.images import read_image
+from unveil.data.labels_csv import read_labels
+from unveil.data.manifest import Row, list_files
+from unveil.data.video import windows
+from unveil.data.video_reader import VideoReader
+from unveil.errors import DecodeError, UserError
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
+    ".ogv", ".vob", ".gif",
+})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+# fmt: on
+
+
+class Signal(Protocol):
+    """A kind of signal. Samples are uint8, with channels before height and width, as torchvision has them."""
+
+    @property
+    def key(self) -> str:
+        """The signal's name in samples and batches."""
+        ...
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """Of its files, with the dot, in lower case."""
+        ...
+
+    def read(self, row: Row, generator: torch.Generator | None = None) -> Tensor:
+        """One random training sample of a row of the manifest.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        ...
+
+    def views(self, row: Row, clips: int = 1) -> list[Tensor]:
+        """The `clips` deterministic test samples of a row.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        ...
+
+    def windows(
+        self, path: str | os.PathLike[str], hop: float | None = None
+    ) -> Iterator[tuple[float | None, float | None, Tensor]]:
+        """A whole file piece by piece: (start, end, sample), seconds or None; in bounded memory.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Video:
+    """Clips of video files, uint8 [T,C,H,W].
+
+    Args:
+        clip: which frames: `Dense(frames, stride)`, `Uniform(frames)`.
+    """
+
+    clip: Clip
+    key: ClassVar[str] = "video"
+    suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
+
+    def read(self, row: Row, generator: torch.Generator | None = None) -> Tensor:
+        with VideoReader(row.path) as video:
+            start, end = _span(row, video)
+            return _channels_first(video.read(self.clip.times(start, end, video.fps, generator)))
+
+    def views(self, row: Row, clips: int = 1) -> list[Tensor]:
+        with VideoReader(row.path) as video:
+            start, end = _span(row, video)
+            views = self.clip.views(start, end, video.fps, clips)
+            frames = _channels_first(video.read([time for view in views for time in view]))  # decodes once for all
+        return list(frames.split([len(view) for view in views]))
+
+    def windows(
+        self, path: str | os.PathLike[str], hop: float | None = None
+    ) -> Iterator[tuple[float | None, float | None, Tensor]]:
+        """Dense clips: sliding windows, `hop` seconds apart (None: end to end). Clips that span the whole video (uniform
+        segments): one window of everything, or one of each `hop` seconds."""
+        if isinstance(self.clip, Dense):
+            for start, end, frames in windows(path, self.clip.frames, self.clip.stride, hop):
+                yield start, end, _channels_first(frames)
+            return
+        with VideoReader(path) as video:
+            start, length = 0.0, video.duration if hop is None else hop
+            while start < video.duration - 0.5 / video.fps or start == 0.0:
+                end = min(start + length, video.duration)
+                yield start, end, _channels_first(video.read(self.clip.views(start, end, video.fps, 1)[0]))
+                start += length
+
+
+@dataclass(frozen=True)
+class Image:
+    """Still images, uint8 [C,H,W]."""
+
+    key: ClassVar[str] = "image"
+    suffixes: ClassVar[frozenset[str]] = IMAGE_SUFFIXES
+
+    def read(self, row: Row, generator: torch.Generator | None = None) -> Tensor:
+        return read_image(row.path)
+
+    def views(self, row: Row, clips: int = 1) -> list[Tensor]:
+        return [read_image(row.path)]  # a still has one moment, however many clips are asked for
+
+    def windows(
+        self, path: str | os.PathLike[str], hop: float | None = None
+    ) -> Iterator[tuple[float | None, float | None, Tensor]]:
+        yield None, None, read_image(path)
+
+
+def _span(row: Row, video: VideoReader) -> tuple[float, float]:
+    start, end = row.start or 0.0, video.duration if row.end is None else min(row.end, video.duration)
+    if start > 0 and start >= video.duration - 0.5 / video.fps:
+        raise DecodeError(f"{row.path}: the segment starts at {start:g} s, the video ends at {video.duration:.3f} s.")
+    return start, max(start, end)
+
+
+def _channels_first(frames: Tensor) -> Tensor:
+    """[T,H,W,C] → [T,C,H,W], a view: torchvision resizes channels-last memory fastest."""
+    return frames.permute(0, 3, 1, 2)
+
+
+def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
+    """What most of the files are, by their suffixes: "video" or "image".
+
+    Args:
+        paths: folders, files and lists of labels, as for `Manifest.scan`.
+
+    Raises:
+        UserError: no such path, or neither kind of file there.
+    """
+    count: Counter[str] = Counter()
+    for path in [os.path.abspath(path) for path in paths]:
+        if not os.path.exists(path):
+            raise UserError(f"{path}: no such file or folder.")
+        listed = os.path.join(path, "labels.csv") if os.path.isdir(path) else path
+        if listed.lower().endswith(".csv") and os.path.isfile(listed):
+            names = [fields["path"] for _, fields in read_labels(listed)]
+        else:
+            names = list_files(path) if os.path.isdir(path) else [path]
+        count.update(os.path.splitext(name)[1].lower() for name in names)
+    videos = sum(number for suffix, number in count.items() if suffix in VIDEO_SUFFIXES)
+    images = sum(number for suffix, number in count.items() if suffix in IMAGE_SUFFIXES)
+    if not videos and not images:
+        found = ", ".join(sorted(suffix or "(no suffix)" for suffix in count)) or "nothing"
+        raise UserError(f"{', '.join(map(str, paths))}: no video and no image files (found: {found}).")
+    return "video" if videos >= images else "image"
+
+
+def to_input(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """A uint8 sample as a network takes it: float32, normalised, channels first.
+
+    Args:
+        x: uint8 [T,C,H,W] or [C,H,W].
+        mean, std: of each channel, on values in [0, 1].
+
+    Returns:
+        float32 [C,T,H,W] or [C,H,W].
+    """
+    if x.dtype != torch.uint8 or x.ndim not in (3, 4):
+        raise ValueError(f"expected uint8 [T,C,H,W] or [C,H,W], got {x.dtype} {tuple(x.shape)}")
+    scale = torch.tensor(std, dtype=torch.float32).mul(255).reciprocal().view(-1, 1, 1)
+    shift = (torch.tensor(mean, dtype=torch.float32) / torch.tensor(std, dtype=torch.float32)).view(-1, 1, 1)
+    x = x.float().mul_(scale).sub_(shift)
+    return x.transpose(0, 1).contiguous() if x.ndim == 4 else x.contiguous()
