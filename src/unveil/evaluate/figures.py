@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-LONGEST_NAME = 32
+LONGEST_NAME = 40
 NUMBERS_UP_TO = 30  # classes; beyond, a number in every cell is noise
 
 
@@ -17,7 +17,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], path: Path) 
 
     Args:
         confusion: int [classes,classes].
-        classes: names; cut in the middle beyond 32 letters.
+        classes: names; cut in the middle beyond 40 letters.
         path: of the PNG.
     """
     # The object interface, not pyplot: no global state, no display, no figure left open.

@@ -1,0 +1,207 @@
+"""Files → embeddings: parquet written as it goes, or an array."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unveil.errors import UserError
+from unveil.evaluate.features import pooled
+from unveil.run import replacing, write_json
+from unveil.serve.windows import BadFile, Window, stream
+
+if TYPE_CHECKING:
+    from unveil.run import Run
+
+FORMAT = 1
+INDEX = "index.json"
+EMBEDDINGS = "embeddings.parquet"
+ROW_GROUP = 4096
+
+
+class Embedded(NamedTuple):
+    """Windows and their embeddings, float32 [B,D]."""
+
+    windows: list[Window]
+    x: Tensor
+
+
+def embedded(
+    run: Run,
+    paths: Sequence[Path | str],
+    layer: int | None = None,
+    pool: str = "mean",
+    hop: float | None = None,
+    batch: int = 8,
+) -> Iterator[Embedded | BadFile]:
+    """The stream behind `embed`, `embeddings` and `search`; arguments as for `embed`."""
+    for item in stream(run.recipe.data, paths, hop, batch):
+        if isinstance(item, BadFile):
+            yield item
+            continue
+        with torch.inference_mode():
+            tokens = run.encoder(item.x.to(run.device), layer=layer)
+            yield Embedded(item.windows, pooled(run.encoder, tokens, pool).float().cpu())
+
+
+def embeddings(
+    run: Run,
+    paths: Sequence[Path | str],
+    layer: int | None = None,
+    pool: str = "mean",
+    hop: float | None = None,
+    batch: int = 8,
+) -> np.ndarray:
+    """Embeddings as an array, one row for every window of every file, in order. Arguments as for `embed`.
+
+    Returns:
+        np.ndarray: float32 [n,D].
+
+    Raises:
+        UserError: also for a file that cannot be read.
+    """
+    rows = []
+    for item in embedded(run, paths, layer, pool, hop, batch):
+        if isinstance(item, BadFile):
+            raise UserError(item.error)
+        rows.append(item.x.numpy())
+    return np.concatenate(rows)
+
+
+def embed(
+    run: Run,
+    paths: Sequence[Path | str],
+    out: Path | str,
+    layer: int | None = None,
+    pool: str = "mean",
+    hop: float | None = None,
+    batch: int = 8,
+    overwrite: bool = False,
+    quiet: bool = True,
+) -> Path:
+    """Embed files and folders into a folder that `search` reads.
+
+    `embeddings.parquet` has the columns path (absolute), start, end (seconds; null for images) and embedding
+    (fixed_size_list<float32>), a row for every window, written in row groups as they come; `index.json` says how they
+    were made: `run`, `recipe`, `weights` (their SHA-256), `layer`, `pool`, `hop`, `width`, `count`, and `bad`, the files that
+    could not be read. Either the index is whole, or there is none.
+
+    Args:
+        run: whose encoder embeds.
+        paths: files and folders (searched through).
+        out: folder of the index.
+        layer: after which block; None for the encoder's output.
+        pool: "mean", "max", "class" or "encoder".
+        hop: seconds between windows; None for windows that touch.
+        batch: windows through the network at once.
+        overwrite: replace the index that is there.
+        quiet: do not print files that could not be read, nor the count at the end.
+
+    Returns:
+        The folder of the index.
+
+    Raises:
+        UserError: an index is there already, a path is not there, or no file could be read.
+    """
+    import pyarrow.parquet as pq
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    out = Path(out)
+    if (out / INDEX).exists():
+        if not overwrite:
+            raise UserError(f"--out {out}: holds an index already; give --overwrite to make it anew, or another folder")
+        (out / INDEX).unlink()  # from here on there is none, until the new one is whole
+    out_existed = out.exists()
+    width, count, bad = 0, 0, []
+    pending: list[Embedded] = []
+    writer = None
+    try:
+        with replacing(out / EMBEDDINGS) as temporary:
+            try:
+                for item in embedded(run, paths, layer, pool, hop, batch):
+                    if isinstance(item, BadFile):
+                        bad.append({"path": _absolute(item.path), "error": item.error})
+                        if not quiet:
+                            console.print(f"left out: {item.error}", style="red", highlight=False, markup=False)
+                        continue
+                    width, count = item.x.shape[1], count + len(item.windows)
+                    pending.append(item)
+                    if sum(len(e.windows) for e in pending) >= ROW_GROUP:
+                        writer = writer or pq.ParquetWriter(temporary, _schema(width))
+                        writer.write_table(_table(pending, width))
+                        pending.clear()
+                if not count:
+                    raise UserError(f"none of the files could be read. The first: {bad[0]['error']}")
+                if pending:
+                    writer = writer or pq.ParquetWriter(temporary, _schema(width))
+                    writer.write_table(_table(pending, width))
+            finally:
+                if writer is not None:
+                    writer.close()
+    except BaseException:
+        if not out_existed:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    info = {
+        "format": FORMAT,
+        "run": _absolute(run.path),
+        "recipe": run.info["recipe"],
+        "weights": fingerprint(run),
+        "layer": layer,
+        "pool": pool,
+        "hop": hop,
+        "width": width,
+        "count": count,
+        "bad": bad,
+    }
+    write_json(out / INDEX, info)
+    if not quiet:
+        console.print(f"{count} embeddings of width {width} written to {out}", highlight=False, markup=False)
+    return out
+
+
+def fingerprint(run: Run) -> str:
+    """SHA-256 of the run's weights: embeddings of two networks cannot be compared, though their widths agree."""
+    with (run.path / "weights.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _absolute(path: Path | str) -> str:
+    """The index is read from elsewhere, and later. (A name that is no UTF-8, which parquet cannot hold, is escaped.)"""
+    return os.fsencode(Path(path).absolute()).decode("utf-8", "backslashreplace")
+
+
+def _schema(width: int) -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            ("start", pa.float64()),
+            ("end", pa.float64()),
+            pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
+        ]
+    )
+
+
+def _table(pending: list[Embedded], width: int) -> Any:
+    import pyarrow as pa
+
+    windows = [window for item in pending for window in item.windows]
+    flat = pa.array(torch.cat([item.x for item in pending]).flatten().numpy(), pa.float32())
+    columns = [
+        pa.array([_absolute(window.path) for window in windows], pa.string()),
+        pa.array([window.start for window in windows], pa.float64()),
+        pa.array([window.end for window in windows], pa.float64()),
+        pa.FixedSizeListArray.from_arrays(flat, width),
+    ]
+    return pa.Table.from_arrays(columns, schema=_schema(width))

@@ -1,0 +1,174 @@
+"""A run folder → one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unveil.errors import UserError
+from unveil.serve import samples
+from unveil.serve.curves import charts, number, points
+from unveil.serve.pages import write_page
+
+if TYPE_CHECKING:
+    from unveil.run import Run
+
+
+def report(run: Run, out: Path | str | None = None) -> Path:
+    """Write a page about a run: settings, curves, reconstructions, neighbours, answers, evaluations, bad files, versions.
+
+    It loads nothing from a network and runs no script. What cannot be shown (no log yet, data that moved) is said in its place.
+
+    Args:
+        run: of any kind.
+        out: the file to write; `report.html` in the run folder when None.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: `out` is a folder.
+    """
+    path = run.path / "report.html" if out is None else Path(out)
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder; name a file, e.g. {path / 'report.html'}")
+    log = run.log()
+    bad = run.bad_files()
+    sections = {**_pictures(run), "charts": charts(log), "evaluations": evaluations(run.path / "evaluate"), "bad": bad}
+    write_page(
+        path,
+        "report.html.j2",
+        title=run.path.absolute().name,
+        recipe=run.info["recipe"],
+        verb=run.info["verb"],
+        status=run.info["status"],
+        created=run.info["created"],
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        command=_command(run.info.get("command")),
+        facts=_facts(run, log, bad),
+        settings=_settings(run),
+        versions=run.info["versions"],
+        **sections,
+    )
+    return path
+
+
+def _pictures(run: Run) -> dict[str, Any]:
+    """The sections that need the network and the data, and a sentence (`missing`) where there are none to show."""
+    found: dict[str, Any] = {
+        "strips": [],
+        "neighbours": [],
+        "gallery": 0,
+        "answers": [],
+        "answers_held_out": False,
+        "missing": "",
+    }
+    try:
+        manifest, held_out = samples.manifest_of(run), samples.manifest_of(run, validation=True)
+        run.recipe  # noqa: B018 (weights that are missing are found out here)
+    except UserError as error:
+        return {**found, "missing": str(error)}
+    if manifest is None or not len(manifest):
+        return {**found, "missing": "The run folder holds no manifest.parquet: there are no samples to show."}
+    unreadable = []
+    if hasattr(run.objective, "reconstruct"):
+        found["strips"], unreadable = samples.reconstructions(run, held_out or manifest)
+    if hasattr(run.objective, "logits"):
+        found["answers"], found["answers_held_out"] = samples.answers(run, held_out or manifest), bool(held_out)
+        unreadable = [card for card in found["answers"] if card["error"]]
+    found["neighbours"], found["gallery"] = samples.neighbours(run, manifest)
+    if not found["gallery"]:
+        first = manifest.row(0).path
+        found["missing"] = (
+            f"None of the run's files that were tried can be read (for instance {first}): did the data move?"
+        )
+        found["answers"] = []
+    elif unreadable:
+        found["missing"] = f"{len(unreadable)} of the files chosen for pictures cannot be read any more."
+    return found
+
+
+def _facts(run: Run, log: list[dict[str, Any]], bad: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The numbers that come first."""
+    info = run.info
+    facts = []
+    if log:
+        steps, total = int(log[-1]["step"]), info.get("total_steps")
+        facts.append(("steps", f"{steps:,} of {total:,}" if total and total != steps else f"{steps:,}"))
+        for key, name, percent in (
+            ("loss", "loss", False),
+            ("val_top1", "validation top-1", True),
+            ("val_map", "validation mAP", True),
+            ("knn", "kNN accuracy", True),
+            ("rankme", "RankMe", False),
+        ):
+            line = points(log, key)
+            if line:
+                facts.append((name, f"{line[-1][1]:.1f}" if key == "rankme" else number(line[-1][1], percent)))
+        waits = points(log, "data_wait")
+        if waits:
+            facts.append(("waiting for data", number(sum(y for _, y in waits) / len(waits), True)))
+    if "files" in info:
+        facts.append(("files", f"{info['files']['train']:,}"))
+    if info.get("classes"):
+        facts.append(("classes", str(len(info["classes"]))))
+    if bad:
+        facts.append(("bad files", str(len(bad))))
+    return facts
+
+
+def _settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Groups of (name, value) as text."""
+    info = run.info
+    asked = info.get("asked", {})
+    groups = [
+        ("Recipe", {"recipe": info["recipe"], **info["flags"]}),
+        (
+            "Run",
+            {
+                **{k: v for k, v in asked.items() if k not in ("recipe", "flags") and v is not None},
+                "precision": info.get("precision"),
+                "licence of the start weights": info.get("licence_of_start"),
+                "hash of the data": info.get("data_hash"),
+            },
+        ),
+        ("Preprocessing", info.get("preprocessing", {})),
+    ]
+    return [(name, [(k, _text(v)) for k, v in values.items() if v is not None]) for name, values in groups if values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return (
+            "\n".join(map(str, value)) if any(isinstance(v, str) for v in value) else ", ".join(map(str, value)) or "–"
+        )
+    return str(value)
+
+
+def _command(argv: list[str] | None) -> str:
+    return shlex.join(["unveil", *argv]) if argv else ""
+
+
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    """What `Report.save` wrote into a folder, the newest first: the JSON's content and "picture", a data URI or ""."""
+    found = []
+    for file in sorted(folder.glob("*.json"), key=lambda file: -file.stat().st_mtime):
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+            entry = {key: result[key] for key in ("name", "metrics", "settings", "per_class", "classes")}
+        except (ValueError, KeyError):
+            continue  # somebody else's file
+        measure = "average_precision" if "map" in entry["metrics"] else "accuracy"
+        rows = [(row["class"], row[measure], row["samples"]) for row in entry["per_class"]]
+        entry["rows"] = sorted(rows, key=lambda row: (row[1] is None, row[1] or 0.0))
+        entry["measure"] = measure.replace("_", " ")
+        picture = file.with_suffix(".png")
+        entry["picture"] = ""
+        if picture.is_file():
+            entry["picture"] = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
+        found.append(entry)
+    return found

@@ -1,0 +1,151 @@
+"""What a run makes of its own samples: reconstructions, neighbours, answers. For its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unveil.data.manifest import Manifest, Row, label_names
+from unveil.errors import UserError
+from unveil.evaluate.features import pooled
+from unveil.serve.figures import data_uri, enlarged, filmstrip, pixels
+from unveil.serve.windows import prepared
+
+if TYPE_CHECKING:
+    from unveil.run import Run
+
+SECONDS = 60.0  # spent on neighbours at most: a report of a large network on a CPU is not to take an hour
+
+
+class Sample(NamedTuple):
+    """A row of a manifest, its number, and its signal [C,T,H,W] or [C,H,W], normalised."""
+
+    number: int
+    row: Row
+    x: Tensor
+
+
+class Unreadable(NamedTuple):
+    """A row that could not be read, and why."""
+
+    row: Row
+    error: str
+
+
+def manifest_of(run: Run, validation: bool = False) -> Manifest | None:
+    """What the run was trained on, or what was held out; None where the run folder does not say."""
+    file = run.path / ("validation.parquet" if validation else "manifest.parquet")
+    return Manifest.load(file) if file.is_file() else None
+
+
+def spread(manifest: Manifest, count: int) -> list[int]:
+    """So many rows, evenly over the manifest: where it is sorted by class, many classes."""
+    return sorted({int(i) for i in np.linspace(0, len(manifest) - 1, min(count, len(manifest))).round()})
+
+
+def read(run: Run, manifest: Manifest, indices: list[int]) -> Iterator[Sample | Unreadable]:
+    """The middle clip of rows, prepared as in evaluation."""
+    data = run.recipe.data
+    for index in indices:
+        row = manifest.row(index)
+        try:
+            x = data.signal.views(row, 1)[0]
+        except (UserError, OSError) as error:
+            yield Unreadable(row, str(error))
+            continue
+        yield Sample(index, row, prepared(data, x))
+
+
+def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[dict[str, Any]], list[Unreadable]]:
+    """Film strips of input, masked, predicted, as {"picture", "name", "frames", "pixelated"}; and what was not readable."""
+    data, key = run.recipe.data, run.recipe.data.signal.key
+    strips, unreadable = [], []
+    for sample in read(run, manifest, spread(manifest, count)):
+        if isinstance(sample, Unreadable):
+            unreadable.append(sample)
+            continue
+        batch = {key: sample.x[None].to(run.device), "seed": torch.tensor([sample.number], device=run.device)}
+        with torch.no_grad():
+            seen = run.objective.reconstruct(batch)  # pyright: ignore[reportCallIssue]
+        picture = filmstrip(seen.input[0], seen.masked[0], seen.predicted[0], data.mean, data.std)
+        tiny = min(sample.x.shape[-2:]) < 96
+        strips.append({"picture": data_uri(picture), "name": _name(sample.row), "path": sample.row.path, "tiny": tiny})
+    return strips, unreadable
+
+
+def neighbours(
+    run: Run, manifest: Manifest, gallery: int = 160, queries: int = 6, top: int = 5, seconds: float = SECONDS
+) -> tuple[list[list[dict[str, Any]]], int]:
+    """For a few samples, those of a larger sample that are most similar (cosine of mean-pooled features).
+
+    Returns:
+        A row of cards for each query, itself first: {"picture", "name", "path", "label", "similarity"}; and how many samples
+        were embedded: `gallery`, or what could be done in so many seconds.
+    """
+    data = run.recipe.data
+    cards, features = [], []
+    begun = time.monotonic()
+    # In an order in which every beginning is spread over the whole manifest: time may run out.
+    chosen = spread(manifest, gallery)
+    shuffled = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0)).tolist()
+    for sample in read(run, manifest, [chosen[i] for i in shuffled]):
+        if isinstance(sample, Unreadable):
+            continue
+        with torch.no_grad():
+            tokens = run.encoder(sample.x[None].to(run.device))
+            features.append(pooled(run.encoder, tokens, "mean")[0].float().cpu())
+        cards.append(card(sample, data))
+        if time.monotonic() - begun > seconds:
+            break
+    if len(cards) < 2:
+        return [], len(cards)
+    x = torch.nn.functional.normalize(torch.stack(features), dim=1)
+    rows = []
+    for query in range(min(queries, len(cards))):
+        similarity = x @ x[query]
+        similarity[query] = 2  # itself, first
+        best = similarity.topk(min(top + 1, len(cards)))
+        found = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        rows.append([{**cards[i], "similarity": value if i != query else None} for value, i in found])
+    return rows, len(cards)
+
+
+def answers(run: Run, manifest: Manifest, count: int = 12, top: int = 3) -> list[dict[str, Any]]:
+    """Cards of samples with the run's likeliest classes: …, "label", "top" [(class, probability)], "correct"."""
+    data, classes = run.recipe.data, run.classes
+    multi_label = bool(run.info["flags"].get("multi_label"))
+    rows = []
+    for sample in read(run, manifest, spread(manifest, count)):
+        if isinstance(sample, Unreadable):
+            rows.append({**_blank(sample.row), "error": sample.error, "top": [], "correct": None})
+            continue
+        with torch.no_grad():
+            logits = run.objective.logits({data.signal.key: sample.x[None].to(run.device)})[0].float()  # pyright: ignore[reportCallIssue]
+        p = logits.sigmoid() if multi_label else logits.softmax(0)
+        best = p.topk(min(top, len(classes)))
+        found = [(classes[i], value) for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+        true = label_names(sample.row.label)
+        rows.append({**card(sample, data), "top": found, "correct": found[0][0] in true if true else None})
+    return rows
+
+
+def card(sample: Sample, data: Any) -> dict[str, Any]:
+    """The middle frame of a sample as a small picture, with its names."""
+    x = sample.x if sample.x.ndim == 3 else sample.x[:, sample.x.shape[1] // 2]
+    picture = data_uri(enlarged(pixels(x, data.mean, data.std)), "JPEG")
+    return {**_blank(sample.row), "picture": picture, "error": ""}
+
+
+def _blank(row: Row) -> dict[str, Any]:
+    return {"picture": None, "name": _name(row), "path": row.path, "label": row.label}
+
+
+def _name(row: Row) -> str:
+    name = Path(row.path).name
+    return name if row.start is None else f"{name} from {row.start:g} s"

@@ -1,0 +1,191 @@
+"""A query → the most similar windows of an index: exact cosine similarity, in bounded memory."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from unveil.errors import UserError
+from unveil.serve.embed import EMBEDDINGS, FORMAT, INDEX, embeddings, fingerprint
+from unveil.serve.figures import thumbnail
+from unveil.serve.pages import write_page
+from unveil.serve.windows import clock
+
+if TYPE_CHECKING:
+    from unveil.run import Run
+
+CHUNK = 4096
+
+
+class Hit(NamedTuple):
+    """A window of the index; `start` and `end` in seconds (None for an image), cosine similarity in [-1, 1]."""
+
+    path: str
+    start: float | None
+    end: float | None
+    similarity: float
+
+
+def read_index(folder: Path | str) -> dict[str, Any]:
+    """The index.json of a folder that `embed` wrote.
+
+    Raises:
+        UserError: there is none, or of another format.
+    """
+    file = Path(folder) / INDEX
+    if not file.is_file() or not (Path(folder) / EMBEDDINGS).is_file():
+        raise UserError(f"{folder}: not an index; make one with: unveil embed RUN --data FILES --out {folder}")
+    info = json.loads(file.read_text(encoding="utf-8"))
+    if info.get("format") != FORMAT:
+        raise UserError(f"{file} is of format {info.get('format')}; this unveil reads format {FORMAT}: embed again")
+    return info
+
+
+def nearest(folder: Path | str, queries: np.ndarray, top: int = 10, drop: Path | str | None = None) -> list[Hit]:
+    """The windows most similar to any of the queries, best first; the file is read in chunks.
+
+    Args:
+        folder: an index.
+        queries: float32 [q,D].
+        top: hits wanted.
+        drop: a file whose windows are left out.
+
+    Raises:
+        UserError: queries of another width than the index's.
+    """
+    import pyarrow.parquet as pq
+
+    info = read_index(folder)
+    width = info["width"]
+    if queries.shape[1] != width:
+        raise UserError(f"{folder}: embeddings of width {width}, the query's has {queries.shape[1]}: embed again")
+    queries = _normalised(queries)
+    dropped = None if drop is None else str(Path(drop).resolve())
+    best: list[tuple[float, int, Hit]] = []  # the row breaks ties: the earlier first
+    row = 0
+    with pq.ParquetFile(Path(folder) / EMBEDDINGS) as file:
+        for chunk in file.iter_batches(batch_size=CHUNK):
+            x = chunk.column("embedding").flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+            similarity = np.max(_normalised(x) @ queries.T, axis=1)
+            paths = chunk.column("path")
+            for i in np.argsort(-similarity, kind="stable").tolist():
+                if len(best) == top and similarity[i] <= best[0][0]:
+                    break
+                path = paths[i].as_py()
+                if dropped is not None and str(Path(path).resolve()) == dropped:
+                    continue
+                hit = Hit(path, chunk.column("start")[i].as_py(), chunk.column("end")[i].as_py(), float(similarity[i]))
+                entry = (hit.similarity, -(row + i), hit)
+                if len(best) < top:
+                    heapq.heappush(best, entry)
+                else:
+                    heapq.heappushpop(best, entry)
+            row += len(x)
+    return [hit for _, _, hit in sorted(best, reverse=True)]
+
+
+def search(
+    folder: Path | str,
+    query: Path | str,
+    top: int = 10,
+    run: Run | None = None,
+    drop_query: bool = False,
+    batch: int = 8,
+    device: str = "auto",
+) -> list[Hit]:
+    """The windows of an index that are most similar to a file.
+
+    The query is embedded as the index was: same run, layer, pooling and hop. Of a query with several windows, each
+    window of the index is compared with the one it is most similar to.
+
+    Args:
+        folder: what `embed` wrote.
+        query: a file.
+        top: hits wanted.
+        run: the run of the index; None for where index.json says it is.
+        drop_query: leave out the query's own file.
+        batch: windows through the network at once.
+        device: where the run is put when it is loaded here.
+
+    Returns:
+        Hits, the most similar first.
+
+    Raises:
+        UserError: no index, no run, other weights than the index was made with, or a query that cannot be read.
+    """
+    if top < 1:
+        raise UserError(f"--top {top}: at least 1")
+    info = read_index(folder)
+    if not Path(query).is_file():
+        raise UserError(f"{query}: no such file; the query of a search is one file")
+    if run is None:
+        from unveil.run import load
+
+        if not (Path(info["run"]) / "run.json").is_file():
+            raise UserError(f"the run {info['run']}, with which {folder} was made, is not there; say where with --run")
+        run = load(info["run"], device)
+    if fingerprint(run) != info["weights"]:
+        raise UserError(
+            f"{folder} was made with other weights than {run.path} holds now: their embeddings cannot be compared. "
+            f"Make the index anew: unveil embed {run.path} --data FILES --out {folder} --overwrite"
+        )
+    queries = embeddings(run, [query], layer=info["layer"], pool=info["pool"], hop=info["hop"], batch=batch)
+    return nearest(folder, queries, top, drop=query if drop_query else None)
+
+
+def print_hits(hits: Sequence[Hit], quiet: bool = False) -> list[Hit]:
+    """Hits on the screen; and back as a list."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not quiet:
+        table = Table()
+        table.add_column("similarity", justify="right")
+        table.add_column("time", no_wrap=True)
+        table.add_column("file", overflow="fold")
+        for hit in hits:
+            table.add_row(f"{hit.similarity:.4f}", clock(hit.start, hit.end), Text(hit.path))
+        Console().print(table)
+    return list(hits)
+
+
+def search_page(hits: Sequence[Hit], query: Path | str, path: Path | str) -> None:
+    """One self-contained HTML page: the query and its hits as pictures (the middle frame), with times and similarities.
+
+    Args:
+        hits: of `search`.
+        query: the file searched with.
+        path: of the page.
+    """
+    query = Path(query)
+    # The query's picture is its middle, for which a video's length must be known; an image has none.
+    cards = [_card(hit.path, hit.start, hit.end, hit.similarity) for hit in hits]
+    image = bool(hits) and hits[0].start is None
+    if image:
+        first = _card(str(query), None, None, 1.0)
+    else:
+        try:
+            from unveil.data.video import probe
+
+            first = _card(str(query), 0.0, probe(query).duration, 1.0)
+        except UserError as error:
+            first = {**_card(str(query), None, None, 1.0), "picture": None, "error": str(error)}
+    write_page(Path(path), "search.html.j2", query=first, hits=cards)
+
+
+def _card(path: str, start: float | None, end: float | None, similarity: float) -> dict[str, Any]:
+    card = {"path": path, "name": Path(path).name, "time": clock(start, end), "similarity": similarity}
+    try:
+        return {**card, "picture": thumbnail(path, start, end), "error": ""}
+    except (UserError, OSError) as error:  # moved or deleted since it was embedded
+        return {**card, "picture": None, "error": str(error)}
+
+
+def _normalised(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

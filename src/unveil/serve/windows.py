@@ -1,0 +1,131 @@
+"""Files → windows ready for a network, as a stream: never more than a batch of them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unveil.data.manifest import list_files
+from unveil.data.signals import to_input
+from unveil.errors import UserError
+from unveil.recipe import Data
+
+
+class Window(NamedTuple):
+    """A stretch of a file; `start` and `end` in seconds, None for an image."""
+
+    path: str
+    start: float | None
+    end: float | None
+
+
+class BadFile(NamedTuple):
+    """A file that could not be read (to its end), and the decoder's words."""
+
+    path: str
+    error: str
+
+
+class Batch(NamedTuple):
+    """Windows and their normalised signal, [B,C,T,H,W] or [B,C,H,W]."""
+
+    windows: list[Window]
+    x: Tensor
+
+
+def files(paths: Iterable[Path | str], suffixes: Collection[str]) -> list[Path]:
+    """The files named, and those under the folders named, sorted within each folder; hidden ones are left out.
+
+    Args:
+        paths: a file named outright is taken whatever its suffix.
+        suffixes: what counts under a folder, with the dot, in lower case.
+
+    Raises:
+        UserError: a path that is not there, or a folder without such files.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_file():
+            found.append(path)
+        elif path.is_dir():
+            inside = [Path(file) for file in list_files(str(path)) if Path(file).suffix.lower() in suffixes]
+            if not inside:
+                raise UserError(f"{path}: no files with the suffixes {' '.join(sorted(suffixes))} in this folder")
+            found += inside
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    if not found:
+        raise UserError("no files given: name files or folders")
+    return list(dict.fromkeys(found))
+
+
+def stream(data: Data, paths: Sequence[Path | str], hop: float | None, batch: int) -> Iterator[Batch | BadFile]:
+    """Cut files into windows, prepare them as in evaluation, and stack them across files.
+
+    In the order of the files. A file that fails in the middle yields the windows before, then `BadFile`.
+
+    Args:
+        data: of the recipe: its signal cuts, its evaluation transforms and normalisation prepare.
+        paths: files and folders.
+        hop: seconds from one window to the next; None for windows that touch.
+        batch: windows at once.
+
+    Raises:
+        UserError: see `files`; or `hop` or `batch` that is not positive.
+    """
+    if hop is not None and hop <= 0:
+        raise UserError(f"--hop {hop}: windows must move on; give seconds above 0")
+    if batch < 1:
+        raise UserError(f"--batch {batch}: at least 1")
+    windows: list[Window] = []
+    inputs: list[Tensor] = []
+    for path in files(paths, data.signal.suffixes):
+        bad = None
+        pieces = iter(data.signal.windows(path, hop))
+        while True:
+            try:
+                piece = next(pieces, None)
+            except (UserError, OSError) as error:
+                bad = BadFile(str(path), str(error))
+                break
+            if piece is None:
+                break
+            start, end, x = piece
+            windows.append(Window(str(path), start, end))
+            inputs.append(prepared(data, x))
+            if len(windows) == batch:
+                yield Batch(windows, torch.stack(inputs))
+                windows, inputs = [], []
+        if bad is not None:
+            if windows:  # what came before the failure is answered before it
+                yield Batch(windows, torch.stack(inputs))
+                windows, inputs = [], []
+            yield bad
+    if windows:
+        yield Batch(windows, torch.stack(inputs))
+
+
+def prepared(data: Data, x: Tensor) -> Tensor:
+    """A sample as the signal reads it, uint8 → as the network takes it, with the transforms of evaluation."""
+    for transform in data.evaluation:
+        x = transform(x)
+    return to_input(x, data.mean, data.std)
+
+
+def clock(start: float | None, end: float | None) -> str:
+    """A stretch of time for people: "0:03.2–0:05.3"; empty for an image."""
+    if start is None or end is None:
+        return ""
+    return f"{_minutes(start)}–{_minutes(end)}"
+
+
+def _minutes(seconds: float) -> str:
+    tenths = round(seconds * 10)
+    hours, rest = divmod(tenths, 36000)
+    minutes, rest = divmod(rest, 600)
+    text = f"{rest // 10:02d}.{rest % 10}"
+    return f"{hours}:{minutes:02d}:{text}" if hours else f"{minutes}:{text}"
