@@ -142,3 +142,14 @@ def test_by_accuracy_needs_a_classifier():
     subject = Subject(Classifier(), Identity(3), "image", CLASSES)
     report = EVALUATORS["accuracy"](subject, None, batches(images(torch.eye(3)[:, None]), torch.arange(3)))
     assert report.metrics["top1"] == 1.0
+
+
+def test_samples_without_a_label_are_left_out_and_bad_files_are_named():
+    given = batches(images(torch.eye(3)[:, None]), torch.tensor([0, -1, 1]), size=3)
+    given[0]["bad"] = [("x.mp4", "x.mp4: moov atom not found"), ("y.mp4", "y.mp4: empty")]
+    report = accuracy(Classifier(), given, CLASSES, "cpu")
+    assert report.metrics["samples"] == 2
+    assert [row["index"] for row in report.predictions] == [0, 2]
+    assert report.metrics["top1"] == 0.5
+    assert report.as_dict()["bad"][0] == {"path": "x.mp4", "error": "x.mp4: moov atom not found"}
+    assert "moov atom not found (and 1 more)" in _text(report.table())

@@ -19,7 +19,7 @@ def test_extract_averages_views_and_keeps_order(x):
     torch.testing.assert_close(features.x, x[:, :, :, 0].mean(3).mean(1))
     assert features.x.dtype == torch.float32
     assert features.indices.tolist() == list(range(100, 110))
-    assert torch.equal(features.labelled(), labels)
+    assert torch.equal(features.labelled()[1], labels)
 
 
 def test_layer_reaches_the_encoder_and_modes_come_back(x):
@@ -66,7 +66,7 @@ def test_tokens_in_memory_and_on_disk_are_the_same(x):
     for limit in (0, batch, 2 * batch):
         spilled = extract_tokens(Identity(6, prefix=True), batches(x, labels), "image", "cpu", limit=limit)
         assert torch.equal(spilled.x, kept.x)
-        assert torch.equal(spilled.labelled(), labels)
+        assert torch.equal(spilled.labelled()[1], labels)
         assert torch.equal(spilled.x[torch.tensor([7, 2])], kept.x[torch.tensor([7, 2])])
 
 
@@ -95,3 +95,16 @@ def test_a_full_disk_is_said(x, monkeypatch):
 def test_indices_without_an_index(x):
     without = [{"image": b["image"]} for b in batches(x, None)]
     assert extract(Identity(6), without, "image", "cpu").indices.tolist() == list(range(10))
+
+
+def test_samples_without_a_label_and_bad_files(x):
+    labels = torch.tensor([0, -1, 1, -1, 2, 0, 1, 2, 0, -1])
+    given = batches(x, labels)
+    given[0]["bad"] = [("a.mp4", "a.mp4: broken")]
+    features = extract(Identity(6), given, "image", "cpu")
+    known, kept = features.labelled()
+    assert kept.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert torch.equal(known, features.x[labels >= 0])
+    assert features.bad == [("a.mp4", "a.mp4: broken")]
+    with pytest.raises(UserError, match="no labels"):
+        features._replace(labels=torch.full((10,), -1)).labelled()

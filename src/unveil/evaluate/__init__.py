@@ -79,8 +79,9 @@ def by_knn(
 ) -> Report:
     """Nearest neighbours: gallery `train`, queries `test`. See `knn.knn`."""
     gallery, queries = _both(subject, train, test, extract, layer=layer, pool=pool)
-    scores = knn(gallery.x, gallery.labelled(), queries.x, len(subject.classes), k, temperature)
-    k = min(k, len(gallery.x))
+    x, labels = gallery.labelled()
+    scores = knn(x, labels, queries.x, len(subject.classes), k, temperature)
+    k = min(k, len(x))
     return _report("knn", subject, scores, queries, layer=layer, pool=pool, k=k, temperature=temperature)
 
 
@@ -95,8 +96,9 @@ def by_linear(
 ) -> Report:
     """Logistic regression on one vector a sample. See `linear.linear_probe`."""
     known, queries = _both(subject, train, test, extract, layer=layer, pool=pool)
-    x, q = known.x.to(subject.device), queries.x.to(subject.device)
-    scores, penalty = linear_probe(x, known.labelled(), q, len(subject.classes), penalties, seed)
+    x, labels = known.labelled()
+    x, q = x.to(subject.device), queries.x.to(subject.device)
+    scores, penalty = linear_probe(x, labels, q, len(subject.classes), penalties, seed)
     return _report("linear", subject, scores, queries, layer=layer, pool=pool, penalty=penalty, seed=seed)
 
 
@@ -114,9 +116,10 @@ def by_attentive(
 ) -> Report:
     """A learned query over frozen tokens. See `attentive.attentive_probe`."""
     known, queries = _both(subject, train, test, extract_tokens, layer=layer)
+    x, labels = known.labelled()
     scores, lr = attentive_probe(
-        known.x,
-        known.labelled(),
+        x,
+        labels,
         queries.x,
         len(subject.classes),
         device=subject.device,
@@ -147,9 +150,15 @@ def _both(
             "a column split in labels.csv, or --val-fraction"
         )
     known = take(subject.encoder, train, subject.key, subject.device, **how)
-    known.labelled()  # before the second half of the work
-    return known, take(subject.encoder, test, subject.key, subject.device, **how)
+    if known.labels is None:
+        known.labelled()  # says so, before the second half of the work
+    queries = take(subject.encoder, test, subject.key, subject.device, **how)
+    queries.labelled()
+    return known, queries
 
 
 def _report(name: str, subject: Subject, scores: torch.Tensor, queries: Features, **settings: Any) -> Report:
-    return summarise(name, scores, queries.labelled(), queries.indices, subject.classes, **settings)
+    assert queries.labels is not None
+    report = summarise(name, scores, queries.labels, queries.indices, subject.classes, **settings)
+    report.bad = list(queries.bad)
+    return report

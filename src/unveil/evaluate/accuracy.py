@@ -37,6 +37,7 @@ def accuracy(
     key = classifier_key(objective)
     probabilities, labels, indices = [], [], []
     count = 0
+    bad: list[tuple[str, str]] = []
     with evaluating(objective):
         for batch in batches:
             if "label" not in batch:
@@ -49,9 +50,12 @@ def accuracy(
             labels.append(label.cpu())
             indices.append(batch["index"].cpu() if "index" in batch else torch.arange(count, count + len(label)))
             count += len(label)
+            bad += batch.get("bad", [])
     if not labels:
         raise UserError("no samples to evaluate: the data are empty")
-    return summarise("accuracy", torch.cat(probabilities), torch.cat(labels), torch.cat(indices), classes)
+    report = summarise("accuracy", torch.cat(probabilities), torch.cat(labels), torch.cat(indices), classes)
+    report.bad = bad
+    return report
 
 
 def view_probabilities(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -28,22 +28,30 @@ class Features(NamedTuple):
 
     Attributes:
         x: float32 [n,D]; tokens are float16 [n,V,N,D] (V views).
-        labels: int64 [n] or multi-hot float32 [n,classes]; None where the data have none.
+        labels: int64 [n] (-1 for none) or multi-hot float32 [n,classes]; None where the data have none at all.
         indices: int64 [n], rows of the manifest.
+        bad: files that could not be read, (path, error); they have no row here.
     """
 
     x: Tensor
     labels: Tensor | None
     indices: Tensor
+    bad: Sequence[tuple[str, str]] = ()
 
-    def labelled(self) -> Tensor:
-        """The labels; `UserError` where there are none."""
-        if self.labels is None:
+    def labelled(self) -> tuple[Tensor, Tensor]:
+        """Features and labels of the samples that have a label; `UserError` where none has."""
+        if self.labels is None or not (keep := has_label(self.labels)).any():
             raise UserError(
                 "the data have no labels, and this evaluation needs them: put the files into one folder per class, "
                 "or beside them a labels.csv with the columns path,label"
             )
-        return self.labels
+        # Tokens may lie in a file: choosing rows would read all of it.
+        return (self.x, self.labels) if keep.all() else (self.x[keep], self.labels[keep])
+
+
+def has_label(labels: Tensor) -> Tensor:
+    """Which samples have a label, bool [n]: -1 marks those without; a multi-hot label may well be all zeros."""
+    return labels >= 0 if labels.ndim == 1 else torch.ones(len(labels), dtype=torch.bool)
 
 
 def pooled(encoder: nn.Module, tokens: Tokens, pool: str = "mean") -> Tensor:
@@ -107,7 +115,7 @@ def extract(
             kept.add(batch, len(views))
     if not rows:
         raise UserError("no samples to take features of: the data are empty")
-    return Features(torch.cat(rows), kept.labels(), kept.indices())
+    return Features(torch.cat(rows), kept.labels(), kept.indices(), kept.bad)
 
 
 @torch.no_grad()
@@ -147,7 +155,7 @@ def extract_tokens(
                 raise UserError(f"--layer {layer}: the features are not finite in half precision; choose another layer")
             store.add(x)
             kept.add(batch, len(views))
-        return Features(store.tensor(), kept.labels(), kept.indices())
+        return Features(store.tensor(), kept.labels(), kept.indices(), kept.bad)
 
 
 def views_of(batch: Mapping[str, Any], key: str) -> Tensor:
@@ -170,12 +178,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 class _Labels:
-    """Labels and indices as the batches bring them."""
+    """Labels, indices and bad files as the batches bring them."""
 
     def __init__(self) -> None:
         self._labels: list[Tensor] = []
         self._indices: list[Tensor] = []
         self._count = 0
+        self.bad: list[tuple[str, str]] = []
 
     def add(self, batch: Mapping[str, Any], size: int) -> None:
         if "label" in batch:
@@ -184,6 +193,7 @@ class _Labels:
             batch["index"].cpu() if "index" in batch else torch.arange(self._count, self._count + size)
         )
         self._count += size
+        self.bad += batch.get("bad", [])
 
     def labels(self) -> Tensor | None:
         return torch.cat(self._labels) if self._labels else None

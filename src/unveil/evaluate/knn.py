@@ -60,6 +60,8 @@ def knn(
 
 def knn_accuracy(gallery: Features, queries: Features, classes: Sequence[str]) -> float:
     """Top-1 of the nearest neighbours, or mean average precision with several labels: one number for a log."""
-    scores = knn(gallery.x, gallery.labelled(), queries.x, len(classes))
-    metrics = summarise("knn", scores, queries.labelled(), queries.indices, classes).metrics
+    x, labels = gallery.labelled()
+    queried, truth = queries.labelled()
+    scores = knn(x, labels, queried, len(classes))
+    metrics = summarise("knn", scores, truth, torch.arange(len(truth)), classes).metrics
     return metrics["top1"] if "top1" in metrics else metrics["map"]

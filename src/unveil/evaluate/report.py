@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unveil.errors import UserError
+from unveil.evaluate.features import has_label
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,6 +34,7 @@ class Report:
         confusion: int64 [classes,classes], rows the truth, columns the answer; None with several labels.
         predictions: a row a sample: index, label, predicted, probability, correct.
         settings: of the evaluation: k, layer, the regularisation chosen, …
+        bad: files that could not be read, (path, error); they are in none of the numbers.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Report:
     confusion: np.ndarray | None
     predictions: list[dict[str, Any]]
     settings: dict[str, Any] = field(default_factory=dict)
+    bad: list[tuple[str, str]] = field(default_factory=list)
 
     def save(self, folder: Path | str, paths: Sequence[str] | None = None) -> list[Path]:
         """Write `NAME.json`, `NAME.csv` (a row a sample), `NAME_classes.csv` and, with a confusion matrix, `NAME.png`.
@@ -81,6 +84,7 @@ class Report:
             "settings": self.settings,
             "classes": self.classes,
             "per_class": self.per_class,
+            "bad": [{"path": path, "error": error} for path, error in self.bad],
             "confusion": None if self.confusion is None else self.confusion.tolist(),
         }
 
@@ -90,7 +94,7 @@ class Report:
         from rich.text import Text
 
         measure = "average_precision" if "map" in self.metrics else "accuracy"
-        table = Table(title=f"{self.name}: {_sentence(self.metrics)}", title_justify="left")
+        table = Table(title=f"{self.name}: {_sentence(self.metrics)}", title_justify="left", min_width=78)
         table.add_column("class", overflow="fold")
         table.add_column(measure.replace("_", " "), justify="right")
         table.add_column("samples", justify="right")
@@ -100,6 +104,10 @@ class Report:
             table.add_row(Text(row["class"]), value, str(row["samples"]))  # Text: "[b]" in a name is not markup
         if len(rows) > classes:
             table.add_row(Text(f"… {len(rows) - classes} more, in {self.name}_classes.csv"), "", "")
+        if self.bad:
+            first = f"{self.bad[0][1]}" + (f" (and {len(self.bad) - 1} more)" if len(self.bad) > 1 else "")
+            table.caption = Text(f"left out, cannot be read: {first}", style="red")
+            table.caption_justify = "left"
         return table
 
 
@@ -111,7 +119,7 @@ def summarise(
     Args:
         name: of the evaluation.
         probabilities: [n,classes].
-        labels: int64 [n], or multi-hot [n,classes].
+        labels: int64 [n] (-1 for none: left out), or multi-hot [n,classes].
         indices: int64 [n], rows of the manifest.
         classes: their names.
         settings: kept in the report.
@@ -119,9 +127,11 @@ def summarise(
     Raises:
         UserError: no samples, or scores for another number of classes.
     """
-    probabilities, classes = probabilities.float().cpu(), list(classes)
+    keep = has_label(labels)
+    probabilities, labels, indices = probabilities.float().cpu()[keep], labels[keep], indices[keep]
+    classes = list(classes)
     if len(probabilities) == 0:
-        raise UserError("no samples to evaluate: the data are empty")
+        raise UserError("no samples to evaluate: none has a label")
     if probabilities.shape[1] != len(classes):
         raise UserError(
             f"the network answers with {probabilities.shape[1]} classes, the data have {len(classes)} "
@@ -137,7 +147,7 @@ def _single_label(
     from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
     n = len(classes)
-    if labels.min() < 0 or labels.max() >= n:
+    if labels.max() >= n:
         raise UserError(f"label {int(labels.max())} with {n} classes: the labels do not belong to these class names")
     confusion = multiclass_confusion_matrix(p, labels, num_classes=n) if n > 1 else torch.tensor([[len(labels)]])
     counts = confusion.sum(1)
