@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from unveil.masking import Mask
+from unveil.tokens import Tokens
 
 
 class Encoder(nn.Module):
@@ -26,15 +25,15 @@ class Encoder(nn.Module):
         """The grid on which masks of this signal are drawn."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor, mask: Mask | None = None, layer: int | None = None) -> Any:
-        """Normalised signal → `Tokens`, or a list of stages, fine to coarse.
+    def forward(self, x: Tensor, mask: Mask | None = None, layer: int | None = None) -> Tokens:
+        """Normalised signal → tokens, of the last stage where there are several (see `Tokens.stages`).
 
         With a mask, what is masked is dropped or replaced by a learned token: the encoder's own property. `layer` stops
         early (1 … depth, negative from the end).
         """
         raise NotImplementedError
 
-    def pool(self, features: Any) -> Tensor:
+    def pool(self, tokens: Tokens) -> Tensor:
         """What `forward` returned → one vector for each sample [B, width]."""
         raise NotImplementedError
 

@@ -11,7 +11,7 @@ from unveil.encoders.encoder import Encoder
 from unveil.layers import Block, LayerNorm, run_blocks, xavier
 from unveil.layers.attention import QkvBias
 from unveil.masking import Mask
-from unveil.tokens import Patchify, Tokens
+from unveil.tokens import Tokenizer, Tokens
 
 
 class Dimensions(NamedTuple):
@@ -45,7 +45,8 @@ class ViT(Encoder):
 
     Args:
         size: a name in `SIZES` or `Dimensions`.
-        patchify: how the signal is cut.
+        patchify: how the signal is cut: anything called as `Patchify` is, with `.width` and `.grid(shape)`.
+        embed: raw patches [B, N, P] → [B, N, D]; None for one linear layer.
         positions: added to the embedded patches: `(coords, grid) → [B, N, D]`; None for none.
         attention_bias: added to the scores of every block, for relative positions: `(coords, grid, prefix) → [B or 1,
             heads, M + N, M + N]`, where `prefix` counts the class tokens; None for none.
@@ -63,9 +64,10 @@ class ViT(Encoder):
     def __init__(
         self,
         size: Size | Dimensions,
-        patchify: Patchify,
+        patchify: Tokenizer,
         positions: nn.Module | None,
         *,
+        embed: nn.Module | None = None,
         attention_bias: nn.Module | None = None,
         class_token: bool = True,
         masked: Literal["drop", "replace"] = "drop",
@@ -83,7 +85,7 @@ class ViT(Encoder):
         self.patchify = patchify
         self.masked = masked
         self.pooling = pool
-        self.embed = nn.Linear(patchify.width, self.width)
+        self.embed = nn.Linear(patchify.width, self.width) if embed is None else embed
         self.positions = positions
         self.attention_bias = attention_bias
         self.class_token = nn.Parameter(torch.empty(1, 1, self.width)) if class_token else None
@@ -150,12 +152,12 @@ class ViT(Encoder):
             raise ValueError(f"this encoder has layers 1 to {self.depth} (or -1 to -{self.depth}), not {layer}")
         return stop
 
-    def pool(self, features: Tokens) -> Tensor:
+    def pool(self, tokens: Tokens) -> Tensor:
         """Tokens → one vector for each sample [B, D]."""
-        if self.pooling == "class" and features.prefix is not None:
-            pooled = features.prefix[:, 0]
+        if self.pooling == "class" and tokens.prefix is not None:
+            pooled = tokens.prefix[:, 0]
         else:
-            pooled = features.mean()
+            pooled = tokens.mean()
         return pooled if self.fc_norm is None else self.fc_norm(pooled)
 
     def layer_of(self, name: str) -> int:

@@ -12,7 +12,7 @@ from unveil.encoders import Encoder
 from unveil.masking import Mask, Masker, draw
 from unveil.objectives.objective import Objective
 from unveil.targets import Drawable, Target
-from unveil.tokens import Tokens, refine, unravel
+from unveil.tokens import refine
 
 
 class Reconstruction(NamedTuple):
@@ -37,7 +37,8 @@ class MaskedAutoencoder(Objective):
         encoder: its property `masked` decides whether masked tokens are dropped or replaced.
         decoder: `(tokens, coords) → predictions`.
         masker: draws the mask of one sample on the encoder's `mask_grid`.
-        target: `(batch, grid, indices) → what is to be predicted`, asked for on the grid of the encoder's output.
+        target: `(batch, grid, indices) → what is to be predicted`, asked for on the grid of the encoder's output. One
+            that has weights (a teacher, a tokenizer) is a module, so that it moves and is saved with the objective.
         loss: `(prediction, target) → scalar`.
     """
 
@@ -79,10 +80,9 @@ class MaskedAutoencoder(Objective):
     def predict(self, batch: dict[str, Tensor], mask: Mask) -> tuple[Tensor, tuple[int, ...], Tensor]:
         """Predictions [B, Nm, P], the grid they lie on, and where on it [B, Nm]."""
         x = batch[self.key]
-        features = self.encoder(x, mask)
-        tokens = features if isinstance(features, Tokens) else features[-1]
+        tokens = self.encoder(x, mask)
         indices = refine(mask.masked, self.encoder.mask_grid(x), tokens.grid)
-        return self.decoder(tokens, unravel(indices, tokens.grid)), tokens.grid, indices
+        return self.decoder(tokens, tokens.at(indices)), tokens.grid, indices
 
     def reconstruct(self, batch: dict[str, Tensor], mask: Mask | None = None) -> Reconstruction:
         """Pictures of input, mask and prediction.

@@ -1,8 +1,19 @@
 """Tensors → tokens with coordinates."""
 
 from unveil.tokens.grid import coordinates, ravel, refine, unravel
-from unveil.tokens.patchify import Patchify
+from unveil.tokens.patchify import Patchify, Tokenizer
 from unveil.tokens.positions import Positions, SumPositions, sincos
 from unveil.tokens.tokens import Tokens
 
-__all__ = ["Patchify", "Positions", "SumPositions", "Tokens", "coordinates", "ravel", "refine", "sincos", "unravel"]
+__all__ = [
+    "Patchify",
+    "Positions",
+    "SumPositions",
+    "Tokenizer",
+    "Tokens",
+    "coordinates",
+    "ravel",
+    "refine",
+    "sincos",
+    "unravel",
+]

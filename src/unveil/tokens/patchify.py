@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from torch import Tensor
 
 from unveil.tokens.grid import coordinates
 from unveil.tokens.tokens import Tokens
+
+
+class Tokenizer(Protocol):
+    """Signals → raw tokens; of a signal without a grid (points), the grid is the number of its groups."""
+
+    @property
+    def width(self) -> int:
+        """Values in a raw token."""
+        ...
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The grid of a signal of this shape."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tokens: ...
 
 
 class Patchify:
