@@ -90,9 +90,15 @@ def gmacs(recipe: Recipe) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from unveil.data import to_input
+
     objective: Any = recipe.objective
+    data = recipe.data
+    blank = data.signal.blank()
+    for step in data.evaluation:
+        blank = step(blank)
+    batch = {data.signal.key: to_input(blank, data.mean, data.std)[None].to("meta")}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        batch = {key: torch.empty(1, *tower.input_shape, device="meta") for key, tower in objective.towers.items()}
         if hasattr(objective, "logits"):
             objective.logits(batch)
         else:
@@ -135,8 +141,8 @@ def _one(console: Any, words: list[str]) -> None:
     import torch
 
     from unveil import recipes as registry
-    from unveil.build import assemble, expand, presets, recipe_flags
     from unveil.cli import flags_for
+    from unveil.flags import assemble, expand, presets, recipe_flags
 
     name, rest = words[0], words[1:]
     function = registry.find(name)

@@ -70,7 +70,7 @@ class _Parser:
         self.parser.add_argument(f"--{name.replace('_', '-')}", help=text or name, **more)
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
-        from unveil.build import nearest
+        from unveil.flags import as_flag, nearest
 
         words = []
         for word in argv:
@@ -79,12 +79,12 @@ class _Parser:
                 name = name.replace("-", "_")
                 if name.rstrip("+") not in self.names:
                     raise UserError(
-                        f"--{name.replace('_', '-')} is not a flag of {self.parser.prog}."
-                        f"{nearest(name, self.names).replace('_', '-')} All flags: {self.parser.prog} --help"
+                        f"{as_flag(name)} is not a flag of {self.parser.prog}."
+                        f"{nearest(as_flag(name), map(as_flag, self.names))} All flags: {self.parser.prog} --help"
                     )
                 if name in self.repeated:
                     name += "+"
-                word = f"--{name.replace('_', '-')}{mark}{value}"
+                word = as_flag(name) + mark + value
             words.append(word)
         from argparse import ArgumentError
 
@@ -109,7 +109,7 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _declare(parser: _Parser, verb: Callable[..., Any]) -> tuple[list[str], str | None]:
     """Flags and positionals of a verb; returns the names of its positionals, and of the one that takes several."""
-    from unveil.build import describe
+    from unveil.flags import describe
 
     text = describe(verb)
     positionals, many = [], None
@@ -155,7 +155,7 @@ def _first_positional(argv: Sequence[str]) -> str | None:
 
 def _training(verb_name: str, argv: list[str]) -> None:
     from unveil import recipes, verbs
-    from unveil.build import describe
+    from unveil.flags import describe
 
     verb = getattr(verbs, verb_name)
     parser = _Parser(f"unveil {verb_name}", inspect.getdoc(verb).split("\n")[0])  # type: ignore[union-attr]
@@ -185,7 +185,7 @@ def _declare_recipe(parser: _Parser, function: Callable[..., Any]) -> None:
 
     Their defaults are left out of the parse: a flag that was not given must not hide a preset or an inherited value.
     """
-    from unveil.build import field_flags, recipe_flags
+    from unveil.flags import field_flags, recipe_flags
 
     for flag in {**field_flags(), **recipe_flags(function)}.values():
         known = flag.default not in (None, inspect.Parameter.empty)
@@ -262,7 +262,7 @@ def run(argv: list[str]) -> None:
             raise UserError("unveil data: use `unveil data builtin NAME --out DIR`.")
         _plain("data builtin", builtin, rest[1:])
     else:
-        from unveil.build import nearest
+        from unveil.flags import nearest
 
         known = (*TRAINING, "evaluate", "predict", "embed", "search", "report", "recipes", "data", "doctor")
         raise UserError(f"unveil {verb}: no such verb.{nearest(verb, known)} All verbs: unveil --help")

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from unveil.data.signals import Signal
+    from unveil.objectives import Objective
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -120,7 +119,7 @@ class Recipe:
         licence: of the start weights, where the recipe loads any.
     """
 
-    objective: nn.Module
+    objective: Objective
     data: Data
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)

@@ -137,7 +137,7 @@ class Run:
         """The recipe, rebuilt from its name and flags, with this run's weights."""
         from safetensors.torch import load_file
 
-        from unveil.build import build
+        from unveil.flags import build
 
         recipe = build(self.info["recipe"], **self.info["flags"])
         file = self.path / "weights.safetensors"

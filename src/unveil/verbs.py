@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unveil.build import build
 from unveil.errors import UserError
+from unveil.flags import build
 
 if TYPE_CHECKING:
     from unveil.data import Manifest
@@ -38,7 +38,7 @@ class Training:
 
     Args:
         preset: a named set of the recipe's flags, e.g. small (sane on a CPU or a small GPU).
-        max_steps: stop after so many steps; warm-up and schedule shrink to fit.
+        max_steps: stop after so many steps; warm-up and schedule shrink to fit. 0 writes the weights as initialised.
         seed: of everything random.
         device: auto, cpu, cuda or mps.
         devices: processes, one device each.
@@ -161,7 +161,7 @@ def finetuning_of(run: str | Path, flags: dict[str, Any]) -> tuple[str, dict[str
     import inspect
 
     from unveil import recipes
-    from unveil.build import name_of
+    from unveil.flags import name_of
     from unveil.run import load
 
     opened = load(run)
@@ -185,7 +185,7 @@ def _train(
     flags: dict[str, Any],
 ) -> Run:
     from unveil import recipes
-    from unveil.build import expand, name_of
+    from unveil.flags import expand, name_of
     from unveil.run import choose_device, difference, load
 
     how = Training(**{f.name: flags.pop(f.name) for f in fields(Training) if f.name in flags})
@@ -219,7 +219,7 @@ def _train(
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"--out {out} exists and is no run folder. Name a new folder, or empty this one.")
         run = _begin(verb, function, asked, paths_of(data), out, how)
-    from unveil.train import Plan, fit
+    from unveil.training import Plan, fit
 
     fit(
         Plan(
@@ -254,8 +254,8 @@ def _begin(
     """Look at the data, settle what they decide, and write the run folder."""
     import torch
 
-    from unveil.build import assemble, recipe_flags
     from unveil.data import Manifest, signal_of, split
+    from unveil.flags import assemble, recipe_flags
     from unveil.run import load, new_info, write_json
 
     flags = dict(asked["flags"])
@@ -379,13 +379,16 @@ def evaluate(
 
     from unveil.data import Dataset, Manifest, evaluation_batches
     from unveil.evaluate import EVALUATORS, Subject
+    from unveil.evaluate.accuracy import classifier_key
 
     run = _open(run, device)
     recipe = run.recipe
     settings = replace(recipe.data, **_views(views)) if views else recipe.data
     if by not in EVALUATORS:
         raise UserError(f"--by {by}: unknown. Use {', '.join(EVALUATORS)}.")
-    if by != "accuracy" and not views:
+    if by == "accuracy":
+        classifier_key(run.objective)
+    elif not views:
         settings = replace(settings, clips=1, crops=1)
     suffixes = settings.signal.suffixes
     known, asked = _halves(by, Manifest.scan(paths_of(data), suffixes), test, suffixes, val_fraction, seed, quiet)
@@ -396,9 +399,10 @@ def evaluate(
             f"the data have classes that {run.path} was not trained on: {', '.join(strange[:8])}. It knows: {', '.join(classes[:20])}."
         )
     loader = replace(recipe.loader, workers=workers)
+    several = run.info["multi_label"] if by == "accuracy" else known.multi_label or asked.multi_label
 
     def batches(manifest: Manifest) -> Any:
-        dataset = Dataset(manifest, settings, list(classes), training=False, seed=seed)
+        dataset = Dataset(manifest, settings, list(classes), training=False, seed=seed, multi_label=several)
         return evaluation_batches(dataset, loader, min(loader.batch, 32))
 
     subject = Subject(run.objective, run.encoder, settings.signal.key, classes, run.device)

@@ -57,6 +57,10 @@ class Signal(Protocol):
         """
         ...
 
+    def blank(self, height: int = 256, width: int = 256) -> Tensor:
+        """A black sample, to learn shapes from."""
+        ...
+
     def windows(
         self, path: str | os.PathLike[str], hop: float | None = None
     ) -> Iterator[tuple[float | None, float | None, Tensor]]:
@@ -92,6 +96,9 @@ class Video:
             frames = _channels_first(video.read([time for view in views for time in view]))  # decodes once for all
         return list(frames.split([len(view) for view in views]))
 
+    def blank(self, height: int = 256, width: int = 256) -> Tensor:
+        return torch.zeros(self.clip.frames, 3, height, width, dtype=torch.uint8)
+
     def windows(
         self, path: str | os.PathLike[str], hop: float | None = None
     ) -> Iterator[tuple[float | None, float | None, Tensor]]:
@@ -121,6 +128,9 @@ class Image:
 
     def views(self, row: Row, clips: int = 1) -> list[Tensor]:
         return [read_image(row.path)]  # a still has one moment, however many clips are asked for
+
+    def blank(self, height: int = 256, width: int = 256) -> Tensor:
+        return torch.zeros(3, height, width, dtype=torch.uint8)
 
     def windows(
         self, path: str | os.PathLike[str], hop: float | None = None

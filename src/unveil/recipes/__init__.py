@@ -20,7 +20,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Callable[..., Any]:
-    """A recipe by name: `videomae`, `my.py:mine` (a file) or `package.module:function`.
+    """A recipe by name: `videomae`, `videomae:finetune`, `my.py:mine` (a file) or `package.module:function`.
 
     Raises:
         UserError: there is no such recipe, file, module or function.
@@ -32,7 +32,9 @@ def find(name: str) -> Callable[..., Any]:
                 f"There is no recipe {name!r}{_nearest(name, names())}. `unveil recipes` lists them; "
                 "a recipe of your own is given as my.py:function."
             )
-        where, function = f"{__name__}.{where}", where
+        function = where
+    if where in names():
+        where = f"{__name__}.{where}"
     module = _load(Path(where)) if where.endswith(".py") else _import(where, name)
     recipe = getattr(module, function, None)
     if not callable(recipe):

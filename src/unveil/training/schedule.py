@@ -34,7 +34,7 @@ def plan_steps(schedule: Schedule, steps_per_epoch: int, max_steps: int | None) 
     if max_steps is not None and max_steps < total:
         warmup = round(warmup * max_steps / total)
         total = max_steps
-    return total, min(warmup, total - 1)
+    return total, max(0, min(warmup, total - 1))
 
 
 def rates(optimizer: Optimizer, schedule: Schedule, batch: int) -> tuple[float, float]:

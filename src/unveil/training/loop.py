@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from unveil.build import build
 from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
 from unveil.errors import UserError
+from unveil.flags import build
 from unveil.recipe import Recipe
 from unveil.run import choose_device, write_json
-from unveil.train import checkpoint
-from unveil.train.log import Log, make_loggers
-from unveil.train.monitor import Monitor
-from unveil.train.optimizer import adamw, set_rate
-from unveil.train.schedule import learning_rate, plan_steps, rates
-from unveil.train.start import start
+from unveil.training import checkpoint
+from unveil.training.log import Log, make_loggers
+from unveil.training.monitor import Monitor
+from unveil.training.optimizer import adamw, set_rate
+from unveil.training.schedule import learning_rate, plan_steps, rates
+from unveil.training.start import start
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -180,8 +180,7 @@ def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
     if recipe.class_weights:
         if not plan.classes:
             raise UserError("--class-weights: the data have no labels.")
-        weights = manifest.class_weights(plan.classes)
-        recipe.objective.loss.weight = torch.tensor(weights)  # type: ignore[union-attr]
+        recipe.objective.weigh(inverse_frequency(manifest, plan.classes))  # type: ignore[operator]
     towers: Any = recipe.objective.towers
     for tower in towers.values():
         tower.checkpointing = recipe.checkpointing
@@ -189,6 +188,15 @@ def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
             for block in tower.blocks:
                 block.compile()
     return recipe
+
+
+def inverse_frequency(manifest: Manifest, classes: list[str]) -> torch.Tensor:
+    """Weights [classes] that make every class count the same in the loss; their mean over samples is 1."""
+    count = torch.zeros(len(classes))
+    for row in manifest:
+        for label in row.label.split(";"):
+            count[classes.index(label)] += 1
+    return count.sum() / (len(classes) * count.clamp(min=1))
 
 
 def _train(fabric: Fabric, plan: Plan) -> None:
@@ -199,10 +207,12 @@ def _train(fabric: Fabric, plan: Plan) -> None:
     recipe = prepare(plan, manifest, notes.append)
     objective, data, loader = recipe.objective, recipe.data, recipe.loader
     dataset = Dataset(manifest, data, plan.classes or None, training=True, seed=plan.seed)
-    order = TrainingOrder(len(dataset), recipe.schedule.batch, plan.seed)
+    # The order counts files; with repeated sampling each of them gives several samples of the batch.
+    order = TrainingOrder(len(dataset), max(1, recipe.schedule.batch // data.repeats), plan.seed)
+    batch = order.batch * data.repeats
     micro = max(1, min(loader.batch // data.repeats, math.ceil(order.batch / fabric.world_size)))
     total, warmup = plan_steps(recipe.schedule, order.steps_per_epoch, plan.max_steps)
-    peak, minimum = rates(recipe.optimizer, recipe.schedule, order.batch)
+    peak, minimum = rates(recipe.optimizer, recipe.schedule, batch)
     optimizer = adamw(objective, recipe.optimizer, fabric.device)
     average = _average(objective, recipe.ema) if recipe.ema else None
     resumed = checkpoint.latest(plan.out, notes.append)
@@ -222,16 +232,16 @@ def _train(fabric: Fabric, plan: Plan) -> None:
         plan.out, done, total, make_loggers(plan.loggers, plan.out) if first else [], quiet=plan.quiet or not first
     )
     say = log.say
-    if order.batch < recipe.schedule.batch:
-        notes.append(f"batch {order.batch} instead of {recipe.schedule.batch}: that is all the data there are")
+    if order.batch < recipe.schedule.batch // data.repeats:
+        notes.append(f"batch {batch} instead of {recipe.schedule.batch}: that is all the data there are")
     notes.append(
-        f"{len(dataset)} files, {total} steps of {order.batch} ({micro} at a time on {fabric.world_size} × {fabric.device.type}), "
-        f"learning rate {recipe.optimizer.lr:g} × {order.batch}/256 = {peak:.3g}, warm-up {warmup} steps"
+        f"{len(dataset)} files, {total} steps of {batch} ({micro * data.repeats} at a time on {fabric.world_size} × {fabric.device.type}), "
+        f"learning rate {recipe.optimizer.lr:g} × {batch}/256 = {peak:.3g}, warm-up {warmup} steps"
     )
     for note in notes:
         say(note)
     bad = _BadFiles(plan.out, plan.max_bad)
-    monitor = Monitor(recipe, manifest, held_out, plan.classes, total, order.batch, plan.seed)
+    monitor = Monitor(recipe, manifest, held_out, plan.classes, total, batch, plan.seed)
     saved_at = time.monotonic()
 
     def save(step: int, status: str = "running") -> None:
@@ -258,7 +268,7 @@ def _train(fabric: Fabric, plan: Plan) -> None:
                 set_rate(optimizer, rate)
                 objective.train()
                 objective.before_step(step / total)
-                numbers = _backward(fabric, model, chunks, data.signal.key, plan.seed, step, order.batch * data.repeats)
+                numbers = _backward(fabric, model, chunks, data.signal.key, plan.seed, step, batch)
                 if not math.isfinite(numbers["loss"]):
                     raise UserError(
                         f"the loss is {numbers['loss']} at step {step + 1}: training has diverged. Lower --optimizer.lr, "
@@ -280,7 +290,7 @@ def _train(fabric: Fabric, plan: Plan) -> None:
                     "epoch": round((step + 1) / order.steps_per_epoch, 4),
                     "lr": rate,
                     "gradient_norm": float(norm) if norm is not None else None,
-                    "samples_per_s": round(order.batch * data.repeats / spent, 3),
+                    "samples_per_s": round(batch / spent, 3),
                     "data_wait": round(waited / spent, 4),
                     "bad": len(bad.known),
                 }
@@ -298,6 +308,8 @@ def _train(fabric: Fabric, plan: Plan) -> None:
                 if asked and not last:
                     say(f"stopped by {stop.asked} after step {step + 1}, saved; the same command goes on from here")
                     raise SystemExit(0)
+            if done == total and resumed is None:  # --max-steps 0: the weights as initialised, e.g. to compare with
+                save(total, "complete")
     finally:
         batches.close()
         log.close()

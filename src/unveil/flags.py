@@ -17,7 +17,13 @@ from typing import Any, NamedTuple
 from unveil.errors import UserError
 from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
 
-GROUPS = {"optimizer": Optimizer, "schedule": Schedule, "loader": Loader, "data": Data}
+#: Prefix of a dotted flag → field of `Recipe` and its type. `--data` names files, so the fields of `Recipe.data` are `--sample.…`.
+GROUPS: dict[str, tuple[str, type]] = {
+    "optimizer": ("optimizer", Optimizer),
+    "schedule": ("schedule", Schedule),
+    "loader": ("loader", Loader),
+    "sample": ("data", Data),
+}
 #: Annotations (as written in recipe.py) of the fields that a flag can set; the others hold parts, not values.
 _TYPES: dict[str, Any] = {
     "int": int,
@@ -52,7 +58,7 @@ def describe(owner: Any) -> dict[str, str]:
 def field_flags() -> dict[str, Flag]:
     """Every field of a `Recipe` that a flag can set."""
     flags = {}
-    for prefix, owner in {**{f"{name}.": group for name, group in GROUPS.items()}, "": Recipe}.items():
+    for prefix, owner in {**{f"{name}.": group for name, (_, group) in GROUPS.items()}, "": Recipe}.items():
         text = describe(owner)
         for item in dataclasses.fields(owner):
             if item.type in _TYPES:
@@ -75,6 +81,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names what may have been meant, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def as_flag(name: str) -> str:
+    """`drop_path` → `--drop-path`, as a person types it."""
+    return "--" + name.replace("_", "-")
 
 
 def presets(recipe: Callable[..., Recipe]) -> dict[str, dict[str, Any]]:
@@ -105,7 +116,7 @@ def expand(recipe: Callable[..., Recipe], preset: str | None, flags: Mapping[str
     for name in merged:
         if name not in known_flags:
             raise UserError(
-                f"--{name} is not a flag of {recipe.__name__}.{nearest(name, known_flags)} "
+                f"{as_flag(name)} is not a flag of {recipe.__name__}.{nearest(as_flag(name), map(as_flag, known_flags))} "
                 f"See: unveil recipes {recipe.__name__}"
             )
     return merged
@@ -124,7 +135,7 @@ def assemble(recipe: Callable[..., Recipe], flags: Mapping[str, Any]) -> Recipe:
         if name in own:
             continue
         group, _, item = name.rpartition(".")
-        target: Any = getattr(built, group) if group else built
+        target: Any = getattr(built, GROUPS[group][0]) if group else built
         kind = type(getattr(target, item))
         setattr(target, item, kind(value) if kind in (int, float, tuple) else value)
     return built

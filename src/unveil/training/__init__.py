@@ -1,5 +1,5 @@
 """Recipe → run folder: the only place that knows devices, processes and Lightning."""
 
-from unveil.train.loop import Plan, fit
+from unveil.training.loop import Plan, fit
 
 __all__ = ["Plan", "fit"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,11 +33,13 @@ class Monitor:
         seed: int,
     ):
         self.data, self.classes, self.total = recipe.data, classes, total
+        self.multi_label = train.multi_label or (held_out is not None and held_out.multi_label)
         self.every = max(1, total // TIMES)
         self.supervised = hasattr(recipe.objective, "logits")
         self.loader = Loader(batch=min(recipe.loader.batch, 32), workers=0)
         self.held_out = held_out if held_out is not None and len(held_out) and classes else None
-        # Measured without a mask, a sample costs about as much as a masked step of it: half a percent of all samples seen, each time.
+        # Measured without a mask, a sample costs about as much as a masked step of it: half a percent of all samples
+        # seen, each time.
         count = max(32, min(512, int(total * batch * 0.005)))
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count].sort().values
         self.sample = train.select(chosen.tolist())
@@ -54,30 +57,23 @@ class Monitor:
         from unveil.evaluate import EVALUATORS, Subject, accuracy, extract, rankme
 
         objective.eval()
-        data = self._single_view()
+        data = replace(self.data, clips=1, crops=1)
+
+        def batches(manifest: Manifest) -> Any:
+            dataset = Dataset(
+                manifest, data, self.classes or None, training=False, seed=0, multi_label=self.multi_label
+            )
+            return evaluation_batches(dataset, self.loader, self.loader.batch)
+
         if self.supervised:
             if self.queries is None:
                 return {}
-            batches = evaluation_batches(self._dataset(self.queries, data), self.loader, self.loader.batch)
-            report = accuracy(objective, batches, self.classes, device)
-            return {f"val_{name}": value for name, value in report.metrics.items() if name in ("top1", "map", "loss")}
-        towers: Any = objective.towers
-        encoder = towers[data.signal.key]
-
-        def batches(manifest: Manifest) -> Any:
-            return evaluation_batches(self._dataset(manifest, data), self.loader, self.loader.batch)
-
+            metrics = accuracy(objective, batches(self.queries), self.classes, device).metrics
+            return {f"val_{name}": value for name, value in metrics.items() if name in ("top1", "map")}
+        encoder: Any = objective.towers[data.signal.key]  # type: ignore[index]
         numbers = {"rankme": rankme(extract(encoder, batches(self.sample), data.signal.key, device).x)}
         if self.queries is not None:
             subject = Subject(None, encoder, data.signal.key, self.classes, device)
-            report = EVALUATORS["knn"](subject, batches(self.sample), batches(self.queries))
-            numbers["knn"] = report.metrics["top1"]
+            metrics = EVALUATORS["knn"](subject, batches(self.sample), batches(self.queries)).metrics
+            numbers["knn"] = metrics.get("top1", metrics.get("map", float("nan")))
         return numbers
-
-    def _single_view(self) -> Any:
-        from dataclasses import replace
-
-        return replace(self.data, clips=1, crops=1)
-
-    def _dataset(self, manifest: Manifest, data: Any) -> Dataset:
-        return Dataset(manifest, data, self.classes or None, training=False, seed=0)

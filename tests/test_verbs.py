@@ -1,0 +1,280 @@
+"""The main job on real files: pre-train, fine-tune, train, evaluate, predict, embed, search, report; and the errors of newcomers."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from media import write_video
+
+import unveil
+from unveil import verbs
+from unveil.errors import UserError
+from unveil.training import loop
+
+TINY = {"size": "debug", "crop": 32, "patch": 8, "frames": 4, "stride": 1}
+FAST = {**TINY, "loader.workers": 0, "schedule.batch": 4, "loader.batch": 2, "quiet": True, "seed": 3}
+
+
+def clip(seed, moving, frames=8, size=40):
+    """A bright square that moves to the right, or stands still."""
+    rng = np.random.default_rng(seed)
+    video = rng.integers(0, 60, (frames, size, size, 3), dtype=np.uint8)
+    row, column = rng.integers(0, size - 16, 2)
+    for t in range(frames):
+        left = (column + moving * 3 * t) % (size - 12)
+        video[t, row : row + 12, left : left + 12] = 220
+    return torch.from_numpy(video)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Two classes of six clips each."""
+    folder = tmp_path_factory.mktemp("clips")
+    for i in range(6):
+        for moving, name in enumerate(("still", "moving")):
+            (folder / name).mkdir(exist_ok=True)
+            write_video(folder / name / f"{i}.mp4", clip(10 * i + moving, moving), fps=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flat(clips, tmp_path_factory):
+    """The same files without labels."""
+    folder = tmp_path_factory.mktemp("flat")
+    for path in clips.rglob("*.mp4"):
+        shutil.copy(path, folder / f"{path.parent.name}-{path.name}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(flat, tmp_path_factory):
+    return unveil.pretrain("videomae", data=flat, out=tmp_path_factory.mktemp("runs") / "a", max_steps=6, **FAST)
+
+
+@pytest.fixture(scope="module")
+def finetuned(pretrained, clips, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "b"
+    flags = {k: v for k, v in FAST.items() if k not in TINY}
+    return unveil.finetune(pretrained.path, data=clips, out=out, max_steps=4, val_fraction=0.34, **flags)
+
+
+def losses(run):
+    return [line["loss"] for line in run.log()]
+
+
+class TestTraining:
+    def test_a_run_folder_says_everything(self, pretrained, flat):
+        assert pretrained.info["status"] == "complete"
+        assert pretrained.info["recipe"] == "videomae"
+        assert pretrained.info["asked"]["data"] == [str(flat.resolve())]
+        assert pretrained.info["versions"]["torch"] == torch.__version__.split("+")[0]
+        assert pretrained.classes == []
+        log = pretrained.log()
+        assert [line["step"] for line in log] == list(range(1, 7))
+        assert {"loss", "lr", "epoch", "samples_per_s", "data_wait", "rankme", "bad"} <= set(log[-1])
+        assert (pretrained.path / "weights.safetensors").is_file()
+
+    def test_fine_tuning_starts_from_the_run_and_inherits_its_flags(self, finetuned, pretrained):
+        assert finetuned.info["recipe"] == "videomae:finetune"
+        assert finetuned.info["flags"]["size"] == "debug"
+        assert finetuned.classes == ["moving", "still"]
+        assert finetuned.info["files"] == {"train": 8, "validation": 4}
+        assert "val_top1" in finetuned.log()[-1]
+        assert finetuned.info["licence_of_start"]
+
+    def test_a_complete_run_is_left_alone_and_other_flags_are_named(self, pretrained, flat):
+        before = (pretrained.path / "weights.safetensors").stat().st_mtime_ns
+        again = unveil.pretrain("videomae", data=flat, out=pretrained.path, max_steps=6, **FAST)
+        assert (again.path / "weights.safetensors").stat().st_mtime_ns == before
+        with pytest.raises(UserError, match="--ratio: was not given, is 0.5"):
+            unveil.pretrain("videomae", data=flat, out=pretrained.path, max_steps=6, ratio=0.5, **FAST)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_a_run_cut_off_anywhere_goes_on_bit_for_bit(self, flat, tmp_path, monkeypatch, workers):
+        flags = {**FAST, "loader.workers": workers, "drop_path": 0.5}
+        flags = {k: v for k, v in flags.items() if k != "drop_path"}
+        whole = unveil.pretrain("videomae", data=flat, out=tmp_path / "whole", max_steps=7, **flags)
+        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+        write = loop.Log.step
+
+        def die(log, numbers):
+            write(log, numbers)
+            if numbers["step"] == 4:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop.Log, "step", die)
+        with pytest.raises(KeyboardInterrupt):
+            unveil.pretrain("videomae", data=flat, out=tmp_path / "cut", max_steps=7, **flags)
+        monkeypatch.setattr(loop.Log, "step", write)
+        cut = unveil.pretrain("videomae", data=flat, out=tmp_path / "cut", max_steps=7, **flags)
+        assert losses(cut) == losses(whole)
+        a, b = whole.objective.state_dict(), cut.objective.state_dict()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+    def test_micro_batches_do_not_change_the_loss(self, flat, tmp_path):
+        runs = [
+            unveil.pretrain("videomae", data=flat, out=tmp_path / str(n), max_steps=3, **{**FAST, "loader.batch": n})
+            for n in (1, 4)
+        ]
+        assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-4)
+
+    def test_options_of_training(self, clips, tmp_path):
+        run = unveil.train(
+            "vit", data=clips, out=tmp_path / "a", max_steps=3, class_weights=True, checkpointing=True, logger=["tensorboard"],
+            **{**FAST, "ema": 0.5, "clip_gradient": 1.0},
+        )  # fmt: skip
+        assert run.info["flags"]["frames"] == 4
+        assert list((run.path / "tensorboard").glob("events*"))
+        assert run.log()[-1]["gradient_norm"] > 0
+
+    def test_a_pretraining_recipe_trains_its_fine_tuning_network_from_scratch(self, clips, tmp_path):
+        run = unveil.train("videomae", data=clips, out=tmp_path / "a", max_steps=2, **FAST)
+        assert run.info["recipe"] == "videomae:finetune"
+        assert run.info["asked"]["start"] is None
+
+    def test_zero_steps_write_the_first_weights(self, flat, tmp_path):
+        run = unveil.pretrain("videomae", data=flat, out=tmp_path / "a", max_steps=0, **FAST)
+        assert run.info["status"] == "complete"
+        assert run.encoder.embed.weight.abs().sum() > 0
+
+    def test_images(self, tmp_path):
+        from PIL import Image
+
+        for i in range(6):
+            Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(
+                tmp_path / f"{i}.png"
+            )
+        flags = {k: v for k, v in FAST.items() if k not in ("frames", "stride")}
+        run = unveil.pretrain("mae", data=tmp_path, out=tmp_path / "run", max_steps=2, **flags)
+        assert run.embed([tmp_path / "0.png"]).shape == (1, 32)
+        assert unveil.report(run, quiet=True).stat().st_size > 10_000
+
+    def test_labels_in_a_csv_with_several_labels_segments_and_splits(self, clips, tmp_path):
+        paths = sorted(clips.rglob("*.mp4"))
+        with (tmp_path / "labels.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "label", "start", "end", "split"])
+            for i, path in enumerate(paths):
+                writer.writerow(
+                    [path, "a;b" if i % 3 == 0 else "a" if i % 3 == 1 else "b", 0.0, 0.5, "val" if i > 8 else "train"]
+                )
+        run = unveil.train("videomae", data=tmp_path / "labels.csv", out=tmp_path / "run", max_steps=2, **FAST)
+        assert run.info["multi_label"] is True
+        assert run.info["files"] == {"train": 9, "validation": 3}
+        assert "val_map" in run.log()[-1]
+
+
+class TestAnswers:
+    def test_evaluate(self, finetuned, clips, tmp_path):
+        report = verbs.evaluate(finetuned.path, data=clips, out=tmp_path, views="2x1", workers=0, quiet=True)
+        assert 0 <= report.metrics["top1"] <= 1
+        assert report.confusion.sum() == 12
+        assert json.loads((tmp_path / "accuracy.json").read_text())["metrics"] == report.metrics
+        assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+    @pytest.mark.parametrize("by", ["knn", "linear", "attentive"])
+    def test_probes(self, pretrained, clips, tmp_path, by):
+        report = verbs.evaluate(
+            pretrained.path, data=clips, by=by, out=tmp_path, val_fraction=0.34, workers=0, quiet=True
+        )
+        assert report.metrics["samples"] == 4
+        again = verbs.evaluate(pretrained.path, data=clips, by=by, test=clips, out=tmp_path, workers=0, quiet=True)
+        assert again.metrics["samples"] == 12
+
+    def test_predict(self, finetuned, clips, tmp_path):
+        (tmp_path / "broken.mp4").write_bytes(b"not a video")
+        write_video(tmp_path / "long.mp4", clip(1, 1, frames=33), fps=8)
+        rows = unveil.predict(finetuned.path, clips / "still", tmp_path, out=tmp_path / "rows.csv", quiet=True)
+        good = [row for row in rows if "long" in str(row["path"])]
+        assert len(good) > 4
+        assert all(b["start"] > a["start"] for a, b in zip(good, good[1:], strict=False))
+        assert [row for row in rows if "broken" in str(row["path"])][0]["error"]
+        assert (tmp_path / "rows.csv").read_text().count("\n") == len(rows) + 1
+        one = unveil.load(finetuned.path).predict(clips / "still" / "0.mp4", top=2)[0]
+        assert sum(probability for _, probability in one["top"]) == pytest.approx(1)
+
+    def test_embed_and_search(self, pretrained, clips, tmp_path):
+        unveil.embed(pretrained.path, data=clips, out=tmp_path / "index", layer=1, pool="max", quiet=True)
+        query = clips / "moving" / "3.mp4"
+        hits = unveil.search(tmp_path / "index", query, top=3, html=tmp_path / "page.html", quiet=True)
+        assert len(hits) == 3
+        assert str(hits[0].path).endswith("moving/3.mp4")
+        assert hits[0].similarity == pytest.approx(1, abs=1e-4)
+        assert "<img" in (tmp_path / "page.html").read_text()
+
+    def test_report(self, pretrained, finetuned):
+        for run in (pretrained, finetuned):
+            page = unveil.report(run.path, quiet=True).read_text()
+            assert "http://" not in page.replace("http://www.w3.org", "")
+            assert "<img" in page or "<svg" in page
+
+    def test_the_encoder_alone_is_a_module(self, pretrained):
+        with torch.no_grad():
+            tokens = pretrained.encoder(torch.zeros(1, 3, 4, 32, 32))
+        assert tokens.x.shape == (1, 32, 32)
+
+
+class TestErrors:
+    def refused(self, match, call, *args, **flags):
+        with pytest.raises(UserError, match=match):
+            call(*args, **flags)
+
+    def test_folders(self, tmp_path, clips):
+        self.refused(
+            "does not exist|no such", unveil.pretrain, "videomae", data=tmp_path / "no", out=tmp_path / "o", **FAST
+        )
+        (tmp_path / "empty").mkdir()
+        self.refused("no |No ", unveil.pretrain, "videomae", data=tmp_path / "empty", out=tmp_path / "o", **FAST)
+        assert not (tmp_path / "o").exists()
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "thesis.txt").write_text("precious")
+        self.refused(
+            "no run folder", unveil.pretrain, "videomae", data=clips, out=tmp_path / "mine", overwrite=True, **FAST
+        )
+        assert (tmp_path / "mine" / "thesis.txt").exists()
+        self.refused("not a run folder", unveil.load, tmp_path / "mine")
+        self.refused("does not exist", unveil.load, tmp_path / "nowhere")
+
+    def test_labels(self, flat, clips, tmp_path, pretrained):
+        self.refused("has a label", unveil.train, "videomae", data=flat, out=tmp_path / "o", **FAST)
+        one = tmp_path / "one" / "still"
+        one.parent.mkdir()
+        shutil.copytree(clips / "still", one)
+        self.refused("same label", unveil.train, "videomae", data=one.parent, out=tmp_path / "o", **FAST)
+        self.refused("label", verbs.evaluate, pretrained.path, data=flat, by="knn", quiet=True)
+        self.refused("fine-tune", verbs.evaluate, pretrained.path, data=clips, quiet=True, workers=0)
+        self.refused("learns from labels", unveil.pretrain, "vit", data=flat, out=tmp_path / "o", **FAST)
+
+    def test_classes_that_the_run_does_not_know(self, finetuned, clips, tmp_path):
+        shutil.copytree(clips / "still", tmp_path / "data" / "jumping")
+        self.refused("jumping", verbs.evaluate, finetuned.path, data=tmp_path / "data", quiet=True, workers=0)
+
+    def test_devices(self, clips, tmp_path):
+        if not torch.cuda.is_available():
+            self.refused("has none", unveil.pretrain, "videomae", data=clips, out=tmp_path / "o", **FAST, device="cuda")
+        self.refused("unknown", unveil.pretrain, "videomae", data=clips, out=tmp_path / "o", **FAST, device="abacus")
+
+    def test_out_of_memory_names_the_flag(self, flat, tmp_path, monkeypatch):
+        def full(*_):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+        monkeypatch.setattr(loop, "_backward", full)
+        self.refused("--loader.batch", unveil.pretrain, "videomae", data=flat, out=tmp_path / "o", **FAST)
+
+    def test_a_loss_that_is_not_finite_stops_the_run(self, flat, tmp_path):
+        flags = {**FAST, "optimizer.lr": 1e30, "schedule.warmup": 0}
+        self.refused("diverged", unveil.pretrain, "videomae", data=flat, out=tmp_path / "o", max_steps=20, **flags)
+
+    def test_broken_files_are_counted_and_too_many_stop_the_run(self, flat, tmp_path):
+        folder = tmp_path / "data"
+        shutil.copytree(flat, folder)
+        (folder / "broken.mp4").write_bytes(b"\x00" * 500)
+        run = unveil.pretrain("videomae", data=folder, out=tmp_path / "a", max_steps=8, **FAST)
+        assert [entry["path"].endswith("broken.mp4") for entry in run.bad_files()] == [True]
+        assert run.log()[-1]["bad"] == 1
+        for i in range(4):
+            (folder / f"broken{i}.mp4").write_bytes(b"\x00" * 500)
+        self.refused("--max-bad", unveil.pretrain, "videomae", data=folder, out=tmp_path / "b", max_steps=40, **FAST)
