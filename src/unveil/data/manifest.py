@@ -205,6 +205,9 @@ def list_files(root: str) -> list[str]:
     """All files below `root`, sorted, without hidden ones. Links are followed; a loop of links is entered once."""
     files: list[str] = []
 
+    def identity(status: os.stat_result) -> tuple[int, int]:
+        return status.st_dev, status.st_ino
+
     def enter(folder: str, above: frozenset[tuple[int, int]]) -> None:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -213,16 +216,17 @@ def list_files(root: str) -> list[str]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
-                status = entry.stat()
-                place = (status.st_dev, status.st_ino)
-                if place not in above:
-                    enter(entry.path, above | {place})
-            elif entry.is_file():
+            try:
+                folder_id = identity(entry.stat()) if entry.is_dir() else None
+                is_file = entry.is_file()
+            except OSError:  # a link to itself
+                continue
+            if is_file:
                 files.append(entry.path)
+            elif folder_id is not None and folder_id not in above:
+                enter(entry.path, above | {folder_id})
 
-    status = os.stat(root)
-    enter(root, frozenset({(status.st_dev, status.st_ino)}))
+    enter(root, frozenset({identity(os.stat(root))}))
     return files
 
 
@@ -252,6 +256,6 @@ def _read_list(path: str, suffixes: Collection[str]) -> list[Row]:
     rows = []
     for line, fields in read_labels(path):
         if _suffix(fields["path"]) not in suffixes:
-            raise UserError(f"{path}, line {line}, column path: {fields['path']!r} is not one of {_listed(suffixes)}.")
+            raise UserError(f"{path}, line {line}, column path: {fields['path']} is not one of {_listed(suffixes)}.")
         rows.append(Row(**fields))
     return rows

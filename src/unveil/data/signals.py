@@ -31,15 +31,11 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 class Signal(Protocol):
     """A kind of signal. Samples are uint8, with channels before height and width, as torchvision has them."""
 
-    @property
-    def key(self) -> str:
-        """The signal's name in samples and batches."""
-        ...
+    key: ClassVar[str]
+    """The signal's name in samples and batches."""
 
-    @property
-    def suffixes(self) -> frozenset[str]:
-        """Of its files, with the dot, in lower case."""
-        ...
+    suffixes: ClassVar[frozenset[str]]
+    """Of its files, with the dot, in lower case."""
 
     def read(self, row: Row, generator: torch.Generator | None = None) -> Tensor:
         """One random training sample of a row of the manifest.

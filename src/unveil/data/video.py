@@ -189,8 +189,10 @@ def windows(
         length = frames * step
         hop = length if hop is None else hop
         half = 0.5 / video.fps
-        # The middle of each frame's time, so that rounded clocks do not tip a choice into the neighbour.
-        schedule, asked = tee(_window_times(begin + half, stop, frames, step, hop))
+        # The middle of each frame's time, so that rounded clocks do not tip a choice into the neighbour. The last moment
+        # of a window, after its `frames` places, tells that the video goes on to the window's end.
+        places = [*(place * step for place in range(frames)), length - 2 * half]
+        schedule, asked = tee(_window_times(begin + half, stop, places, hop))
         open_windows: deque[tuple[int, list[np.ndarray]]] = deque()
         emitted = False
 
@@ -201,8 +203,9 @@ def windows(
             if place == 0:
                 open_windows.append((number, []))
             window = open_windows[number - open_windows[0][0]][1]
-            window.append(video.rgb(frame))
-            if place == frames - 1:
+            if place < frames:
+                window.append(video.rgb(frame))
+            else:
                 open_windows.popleft()  # windows fill in the order in which they opened
                 if covers_more(number, stop):
                     begun = begin + number * hop
@@ -219,7 +222,7 @@ def windows(
             yield begin, min(begin + length, max(begin, until)), video.read([begin] * frames)
 
 
-def _window_times(start: float, stop: float, frames: int, step: float, hop: float) -> Iterator[tuple[float, int, int]]:
+def _window_times(start: float, stop: float, places: Sequence[float], hop: float) -> Iterator[tuple[float, int, int]]:
     """(time, window, place in the window), ascending in time, for windows that start a `hop` apart, without end."""
     coming = [(start, 0, 0)]
     while coming:
@@ -229,5 +232,5 @@ def _window_times(start: float, stop: float, frames: int, step: float, hop: floa
         yield time, number, place
         if place == 0:
             heapq.heappush(coming, (start + (number + 1) * hop, number + 1, 0))
-        if place + 1 < frames:
-            heapq.heappush(coming, (start + number * hop + (place + 1) * step, number, place + 1))
+        if place + 1 < len(places):
+            heapq.heappush(coming, (start + number * hop + places[place + 1], number, place + 1))

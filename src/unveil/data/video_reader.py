@@ -185,6 +185,7 @@ class VideoReader:
 
     def decode(self, time: float = 0.0) -> Iterator[tuple[float, VideoFrame]]:
         """Frames in presentation order with their times, beginning with one shown at `time` or before."""
+        self._opened()
         if time > self._tolerance and self._seekable and self._start is not None:
             wanted = self._start + int((time + self._tolerance) / self._time_base)
             frames = self._from_key_frame(wanted)
