@@ -136,7 +136,8 @@ class ViT(Encoder):
 
         attention_mask = tokens.attention_mask()
         if self.attention_bias is not None:
-            attention_mask = self.attention_bias(tokens.coords, tokens.grid, 0 if prefix is None else prefix.shape[1])
+            bias = self.attention_bias(tokens.coords, tokens.grid, 0 if prefix is None else prefix.shape[1])
+            attention_mask = bias if attention_mask is None else bias.masked_fill(~attention_mask, float("-inf"))
         sequence = run_blocks(
             self.blocks[: self._stop(layer)], tokens.sequence(), attention_mask, recompute=self.checkpointing
         )

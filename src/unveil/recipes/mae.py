@@ -14,7 +14,7 @@ from typing import Literal
 
 from unveil.data import CenterCrop, HorizontalFlip, Image, RandAugment, RandomResizedCrop, ResizeShort
 from unveil.decoders import TransformerDecoder
-from unveil.encoders import Size, ViT, dimensions
+from unveil.encoders import Dimensions, Size, ViT, dimensions
 from unveil.heads import LinearHead
 from unveil.losses import classification, mse
 from unveil.masking import Random
@@ -37,6 +37,7 @@ PRESETS = {
     },
 }
 
+DECODER = {"debug": Dimensions(32, 2, 2), "nano": Dimensions(64, 2, 4)}
 EPOCHS = {"L": 50, "H": 50}
 LR = {"L": 1e-3, "H": 1e-3}
 LAYER_DECAY = {"L": 0.75, "H": 0.75}
@@ -48,9 +49,9 @@ def mae(
     ratio: float = 0.75,
     crop: int = 224,
     patch: int | None = None,
-    decoder_width: int = 512,
-    decoder_depth: int = 8,
-    decoder_heads: int = 16,
+    decoder_width: int | None = None,
+    decoder_depth: int | None = None,
+    decoder_heads: int | None = None,
     normalize: Literal["patch"] | None = "patch",
 ) -> Recipe:
     """MAE: predict the pixels of 75 % of an image's patches from the rest.
@@ -60,15 +61,17 @@ def mae(
         ratio: share of patches that is hidden.
         crop: side of the image, in pixels.
         patch: side of a patch, in pixels; 16, or 14 for size H, unless given.
-        decoder_width: width of the decoder's tokens.
-        decoder_depth: blocks of the decoder.
-        decoder_heads: attention heads of the decoder.
+        decoder_width: width of the decoder's tokens; 512 (debug 32, nano 64) unless given.
+        decoder_depth: blocks of the decoder; 8 (debug and nano 2) unless given.
+        decoder_heads: attention heads of the decoder; 16 (debug 2, nano 4) unless given.
         normalize: subtract each patch's mean and divide by its deviation, or predict plain pixels.
     """
     patch = patch or (14 if size == "H" else 16)
     patchify = Patchify(patch, patch, channels=3)
     grid = patchify.grid((crop, crop))
     width = dimensions(size).width
+    decoder = DECODER.get(size, Dimensions(512, 8, 16))
+    decoder_width = decoder_width or decoder.width
     return Recipe(
         objective=MaskedAutoencoder(
             key="image",
@@ -78,8 +81,8 @@ def mae(
                 patchify.width,
                 Positions(grid, decoder_width),
                 width=decoder_width,
-                depth=decoder_depth,
-                heads=decoder_heads,
+                depth=decoder_depth or decoder.depth,
+                heads=decoder_heads or decoder.heads,
                 class_token="shared",
             ),
             masker=Random(ratio),
@@ -138,7 +141,8 @@ def finetune(
         ),
         data=Data(
             Image(),
-            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip, RandAugment(2, 9)],
+            # timm's magnitude 9 of 10 is 27 of 30 here; its two operations apply with probability one half each.
+            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip, RandAugment(1, 27)],
             evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
             erase=0.25,
             mixup=0.8,

@@ -25,7 +25,7 @@ from unveil.data import (
     Video,
 )
 from unveil.decoders import TransformerDecoder
-from unveil.encoders import Size, ViT, dimensions
+from unveil.encoders import Dimensions, Size, ViT, dimensions
 from unveil.heads import LinearHead
 from unveil.losses import classification, mse
 from unveil.masking import Random
@@ -49,6 +49,7 @@ PRESETS = {
     },
 }
 
+DECODER = {"debug": Dimensions(32, 2, 2), "nano": Dimensions(64, 2, 4)}
 EPOCHS = {"L": 50}
 LR = {"L": 2.4e-3, "H": 2.4e-3}
 LAYER_DECAY = {"L": 0.75, "H": 0.8}
@@ -72,9 +73,9 @@ def mae_st(
     patch: int | None = None,
     tubelet: int = 2,
     target_tubelet: int = 1,
-    decoder_width: int = 512,
-    decoder_depth: int = 4,
-    decoder_heads: int = 16,
+    decoder_width: int | None = None,
+    decoder_depth: int | None = None,
+    decoder_heads: int | None = None,
     normalize: Literal["patch"] | None = "patch",
     class_token: bool = True,
     separable: bool = True,
@@ -90,9 +91,9 @@ def mae_st(
         patch: side of a tubelet, in pixels; 16, or 14 for size H, unless given.
         tubelet: length of a tubelet, in frames.
         target_tubelet: frames of each tubelet that are predicted.
-        decoder_width: width of the decoder's tokens.
-        decoder_depth: blocks of the decoder.
-        decoder_heads: attention heads of the decoder.
+        decoder_width: width of the decoder's tokens; 512 (debug 32, nano 64) unless given.
+        decoder_depth: blocks of the decoder; 4 (debug and nano 2) unless given.
+        decoder_heads: attention heads of the decoder; 16 (debug 2, nano 4) unless given.
         normalize: subtract each patch's mean and divide by its deviation, or predict plain pixels.
         class_token: give encoder and decoder a class token each.
         separable: learn positions of space and of time apart, and add them.
@@ -102,6 +103,8 @@ def mae_st(
     predicted = Patchify(target_tubelet, patch, patch, channels=3)
     grid = patchify.grid((frames, crop, crop))
     width = dimensions(size).width
+    decoder = DECODER.get(size, Dimensions(512, 4, 16))
+    decoder_width = decoder_width or decoder.width
     return Recipe(
         objective=MaskedAutoencoder(
             key="video",
@@ -111,8 +114,8 @@ def mae_st(
                 predicted.width,
                 space_time(grid, decoder_width, separable),
                 width=decoder_width,
-                depth=decoder_depth,
-                heads=decoder_heads,
+                depth=decoder_depth or decoder.depth,
+                heads=decoder_heads or decoder.heads,
                 class_token="own" if class_token else None,
             ),
             masker=Random(ratio),
@@ -185,7 +188,8 @@ def finetune(
         ),
         data=Data(
             Video(Dense(frames, stride)),
-            transform=[RandAugment(2, 7), RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
+            # timm's magnitude 7 of 10 is 21 of 30 here; its two operations apply with probability one half each.
+            transform=[RandAugment(1, 21), RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
             evaluation=[ResizeShort(crop), CenterCrop(crop)],
             erase=0.25,
             mixup=0.8,

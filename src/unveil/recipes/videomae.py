@@ -58,7 +58,7 @@ PRESETS = {
     },
 }
 
-DECODER_DEPTH = {"L": 12, "H": 12}
+DECODER_DEPTH = {"debug": 2, "nano": 2, "L": 12, "H": 12}
 EPOCHS = {"S": 150, "L": 35, "H": 50}
 LR = {"L": 2e-3, "H": 1e-3}
 BATCH = {"L": 128, "H": 512}
@@ -87,7 +87,7 @@ def videomae(
         crop: side of the clip, in pixels.
         patch: side of a tubelet, in pixels.
         tubelet: length of a tubelet, in frames.
-        decoder_depth: blocks of the decoder; 4, for sizes L and H 12, unless given.
+        decoder_depth: blocks of the decoder; 4, for sizes L and H 12 (debug and nano 2), unless given.
         normalize: subtract each tubelet's mean and divide by its deviation, colour by colour, or predict plain pixels.
     """
     patchify = Patchify(tubelet, patch, patch, channels=3)
@@ -167,7 +167,8 @@ def finetune(
         ),
         data=Data(
             Video(Dense(frames, stride)),
-            transform=[RandAugment(4, 7), RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
+            # timm's magnitude 7 of 10 is 21 of 30 here; its four operations apply with probability one half each.
+            transform=[RandAugment(2, 21), RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
             evaluation=[ResizeShort(crop), CenterCrop(crop)],
             erase=0.25,
             mixup=0.8,

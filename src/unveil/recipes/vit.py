@@ -100,7 +100,8 @@ def vit(
         ),
         data=Data(
             signal,
-            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip, RandAugment(2, 9)],
+            # timm's magnitude 9 of 10 is 27 of 30 here; its two operations apply with probability one half each.
+            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip, RandAugment(1, 27)],
             evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
             mixup=0.8,
             cutmix=1.0,

@@ -1,0 +1,67 @@
+from typing import Any
+
+import pytest
+import torch
+
+from unveil.decoders import LinearDecoder, TransformerDecoder
+from unveil.tokens import Positions, Tokens, coordinates
+
+GRID = (2, 3)
+COORDS = coordinates(GRID).expand(2, -1, -1)
+
+
+def tokens(num: int = 6, **fields: Any) -> Tokens:
+    x = torch.randn(2, num, 16, generator=torch.Generator().manual_seed(0))
+    return Tokens(x, COORDS[:, :num], GRID, **fields)
+
+
+def decoder(**options: Any) -> TransformerDecoder:
+    torch.manual_seed(0)
+    return TransformerDecoder(16, 5, Positions(GRID, 8), width=8, depth=2, heads=2, **options).eval()
+
+
+def test_answers_follow_the_places_asked_for() -> None:
+    model = decoder()
+    answers = model(tokens(3), COORDS[:, 3:])
+    assert answers.shape == (2, 3, 5)
+    turned = model(tokens(3), COORDS[:, 3:].flip(1))
+    torch.testing.assert_close(turned.flip(1), answers)
+
+
+def test_the_order_of_visible_tokens_does_not_matter() -> None:
+    model, seen = decoder(), tokens(3)
+    shuffled = seen._replace(x=seen.x[:, [2, 0, 1]], coords=seen.coords[:, [2, 0, 1]])
+    torch.testing.assert_close(model(shuffled, COORDS[:, 3:]), model(seen, COORDS[:, 3:]))
+
+
+def test_class_tokens() -> None:
+    prefix = torch.randn(2, 1, 16)
+    other = prefix + 1
+    coords = COORDS[:, 3:]
+    shared, own, none = decoder(class_token="shared"), decoder(class_token="own"), decoder()
+    assert not torch.allclose(shared(tokens(3, prefix=prefix), coords), shared(tokens(3, prefix=other), coords))
+    for model in (own, none):
+        assert torch.equal(model(tokens(3, prefix=prefix), coords), model(tokens(3, prefix=other), coords))
+    assert own.class_token is not None
+    assert none.class_token is None
+
+
+def test_embedding_without_bias() -> None:
+    assert decoder(embed_bias=False).embed.bias is None
+
+
+def test_padded_tokens_have_no_say() -> None:
+    model, coords = decoder(), COORDS[:, 3:]
+    valid = torch.tensor([[True, True, False]] * 2)
+    seen = tokens(3, valid=valid)
+    changed = seen._replace(x=seen.x + (~valid)[..., None] * 5.0)
+    torch.testing.assert_close(model(changed, coords), model(seen, coords))
+
+
+def test_linear_reads_off_the_whole_grid() -> None:
+    model = LinearDecoder(16, 5)
+    whole = tokens()
+    coords = COORDS[:, [4, 1]]
+    assert torch.equal(model(whole, coords), model.head(whole.x[:, [4, 1]]))
+    with pytest.raises(ValueError, match="replace"):
+        model(tokens(3), coords)

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from torch import nn
+
+from unveil.layers import Attention, Block, DropPath, run_blocks
+from unveil.layers.initialise import xavier
+
+
+@pytest.mark.parametrize("bias", [True, False, "qv"])
+def test_attention_is_softmax_of_scaled_scores(bias) -> None:
+    attention = Attention(8, 2, bias)
+    for parameter in attention.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(2, 5, 8)
+    wq, wk, wv = attention.qkv.weight.chunk(3)
+    zero = torch.zeros(8)
+    if bias == "qv":
+        bq, bk, bv = attention.q_bias, zero, attention.v_bias
+    else:
+        bq, bk, bv = attention.qkv.bias.chunk(3) if bias else (zero, zero, zero)
+    q, k, v = ((x @ w.T + b).reshape(2, 5, 2, 4).transpose(1, 2) for w, b in ((wq, bq), (wk, bk), (wv, bv)))
+    expected = ((q @ k.mT / 2).softmax(-1) @ v).transpose(1, 2).reshape(2, 5, 8)
+    expected = expected @ attention.proj.weight.T + attention.proj.bias
+    torch.testing.assert_close(attention(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attention(x, context=x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_masked_keys_have_no_say() -> None:
+    attention = Attention(8, 2)
+    x = torch.randn(1, 4, 8)
+    mask = torch.tensor([True, True, True, False])[None, None, None]
+    changed = torch.cat([x[:, :3], x[:, 3:] + 5], dim=1)
+    torch.testing.assert_close(attention(x, mask=mask)[:, :3], attention(changed, mask=mask)[:, :3])
+    assert not torch.allclose(attention(x)[:, :3], attention(changed)[:, :3])
+    bias = torch.zeros(1, 1, 4, 4, dtype=torch.float64).masked_fill(~mask, float("-inf"))
+    torch.testing.assert_close(attention(x, mask=bias), attention(x, mask=mask))
+
+
+def test_a_context_of_another_length() -> None:
+    assert Attention(8, 2, "qv")(torch.randn(2, 1, 8), context=torch.randn(2, 7, 8)).shape == (2, 1, 8)
+    assert Attention(8, 2, False)(torch.randn(2, 1, 8), context=torch.randn(2, 7, 8)).shape == (2, 1, 8)
+
+
+def test_heads_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="do not divide"):
+        Attention(10, 3)
+
+
+def test_drop_path_keeps_the_mean_and_drops_whole_samples() -> None:
+    drop = DropPath(0.25)
+    torch.manual_seed(0)
+    y = drop(torch.ones(4000, 3))
+    assert y.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    assert y.mean().item() == pytest.approx(1, abs=0.05)
+    assert (y == y[:, :1]).all()
+    assert torch.equal(drop.eval()(torch.ones(4, 3)), torch.ones(4, 3))
+    assert "0.25" in repr(drop)
+
+
+def test_a_block_whose_branches_are_zero_is_the_identity() -> None:
+    block = Block(8, 2, layer_scale=0.0)
+    x = torch.randn(2, 5, 8)
+    assert torch.equal(block(x), x)
+    assert not torch.equal(Block(8, 2, layer_scale=0.1)(x), x)
+
+
+def test_recomputing_gives_the_same_gradient() -> None:
+    blocks = nn.ModuleList(Block(8, 2, drop_path=0.5) for _ in range(2))
+    x = torch.randn(4, 5, 8)
+    gradients = []
+    for recompute in (False, True):
+        blocks.zero_grad()
+        torch.manual_seed(3)
+        run_blocks(blocks, x, recompute=recompute).square().sum().backward()
+        gradients.append([p.grad.clone() for p in blocks.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 0
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
+
+
+def test_xavier() -> None:
+    layer = nn.Linear(100, 50)
+    xavier(nn.Sequential(layer))
+    assert layer.weight.abs().max().item() <= (6 / 150) ** 0.5
+    assert layer.weight.std().item() == pytest.approx((2 / 150) ** 0.5, rel=0.05)
+    assert not layer.bias.any()
