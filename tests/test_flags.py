@@ -63,8 +63,11 @@ def test_names_under_which_a_run_finds_its_recipe():
 
 def test_a_recipe_of_ones_own(tmp_path):
     file = tmp_path / "my_recipe_file.py"
-    file.write_text(
-        "from unveil.recipes.mae import mae\n\ndef mine(ratio: float = 0.5):\n    return mae('debug', ratio, crop=32, patch=8)\n"
-    )
+    lines = [
+        "from unveil.recipes.mae import mae",
+        "def mine(ratio: float = 0.5):",
+        "    return mae('debug', ratio, crop=32, patch=8)",
+    ]
+    file.write_text("\n".join(lines))
     assert unveil.build(f"{file}:mine", ratio=0.25).objective.masker.ratio == 0.25
     assert name_of(find(f"{file}:mine")) == f"{file}:mine"

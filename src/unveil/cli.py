@@ -46,7 +46,7 @@ class _Parser:
         self.repeated: set[str] = set()
 
     def positional(self, name: str, text: str, many: bool = False, optional: bool = False) -> None:
-        nargs = {"nargs": "+"} if many else {"nargs": "?"} if optional else {}
+        nargs: dict[str, Any] = {"nargs": "+"} if many else {"nargs": "?"} if optional else {}
         self.parser.add_argument(name, help=text, **nargs)
 
     def flag(self, name: str, hint: Any, default: Any, text: str, required: bool = False) -> None:

@@ -43,7 +43,10 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         yield temporary
+        temporary.chmod(mode)  # safetensors writes files that only their owner can read; a run folder is shared
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

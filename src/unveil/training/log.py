@@ -44,15 +44,18 @@ class Log:
     """log.jsonl, one object a step, flushed as it is written, and a bar that shows the same.
 
     Opened at step `done`, it first drops the lines of later steps: those are steps that a kill cut off from their
-    checkpoint and that are about to be run again.
+    checkpoint and that are about to be run again. Of several processes only the first one opens it.
     """
 
-    def __init__(self, run: Path, done: int, total: int, loggers: list[Any], quiet: bool = False):
-        self.path = run / "log.jsonl"
-        lines = read_lines(self.path)
-        with replacing(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= done))
-        self.file = self.path.open("a", encoding="utf-8")
+    def __init__(self, run: Path, done: int, total: int, loggers: list[Any], first: bool = True, quiet: bool = False):
+        path = run / "log.jsonl"
+        self.file = None
+        if first:
+            lines = read_lines(path)
+            with replacing(path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= done))
+            self.file = path.open("a", encoding="utf-8")
+        quiet = quiet or not first
         self.loggers = loggers
         # One object for all output: a bar and prints from two consoles overwrite each other.
         self.console = Console(stderr=True, quiet=quiet)
@@ -76,6 +79,8 @@ class Log:
         self.console.print(text, highlight=False, markup=False)
 
     def step(self, numbers: dict[str, Any]) -> None:
+        if self.file is None:
+            return
         self.file.write(json.dumps(numbers) + "\n")
         self.file.flush()
         shown = (
@@ -92,6 +97,7 @@ class Log:
 
     def close(self) -> None:
         self.progress.stop()
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
         for logger in self.loggers:
             logger.finalize("success")

@@ -89,7 +89,7 @@ def fit(plan: Plan) -> None:
     )
     with _out_of_memory(plan):
         if plan.devices > 1:
-            fabric.launch(_train, plan)
+            fabric.launch(_train, plan)  # type: ignore[arg-type]
         else:
             _train(fabric, plan)
 
@@ -235,7 +235,8 @@ def _train(fabric: Fabric, plan: Plan) -> None:
     if order.batch < recipe.schedule.batch // data.repeats:
         notes.append(f"batch {batch} instead of {recipe.schedule.batch}: that is all the data there are")
     notes.append(
-        f"{len(dataset)} files, {total} steps of {batch} ({micro * data.repeats} at a time on {fabric.world_size} × {fabric.device.type}), "
+        f"{len(dataset)} files, {total} steps of {batch} ({micro * data.repeats} at a time on "
+        f"{fabric.world_size} × {fabric.device.type}), "
         f"learning rate {recipe.optimizer.lr:g} × {batch}/256 = {peak:.3g}, warm-up {warmup} steps"
     )
     for note in notes:
@@ -299,8 +300,7 @@ def _train(fabric: Fabric, plan: Plan) -> None:
                     shown = average.module if average is not None else objective
                     numbers.update(monitor.measure(shown, fabric.device))
                 began = time.perf_counter()
-                if first:
-                    log.step(numbers)
+                log.step(numbers)
                 asked = _any(fabric, stop.asked is not None)
                 if last or asked or (time.monotonic() - saved_at > CHECKPOINT_SECONDS and world == 1):
                     save(step + 1, "complete" if last else "running")
