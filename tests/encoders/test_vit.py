@@ -6,6 +6,7 @@ from torch import nn
 
 from unveil.encoders import SIZES, Dimensions, ViT, dimensions
 from unveil.encoders.encoder import Encoder
+from unveil.errors import UserError
 from unveil.masking import Mask
 from unveil.tokens import Patchify, Positions, Tokens, coordinates
 
@@ -65,7 +66,7 @@ def test_layers_from_both_ends() -> None:
     assert encoder.norm is not None
     torch.testing.assert_close(encoder.norm(encoder(X, layer=2).x), encoder(X).x)
     for layer in (0, 3, -3):
-        with pytest.raises(ValueError, match="layers 1 to 2"):
+        with pytest.raises(UserError, match="layers 1 to 2"):
             encoder(X, layer=layer)
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from unveil.errors import UserError
 from unveil.layers import Attention, Block, DropPath, run_blocks
 from unveil.layers.initialise import xavier
 
@@ -42,7 +43,7 @@ def test_a_context_of_another_length() -> None:
 
 
 def test_heads_divide_the_width() -> None:
-    with pytest.raises(ValueError, match="do not divide"):
+    with pytest.raises(UserError, match="do not divide"):
         Attention(10, 3)
 
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unveil.errors import UserError
 from unveil.masking import Mask, Masker, Random, Tube, draw
 
 grids = st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(1, 8))
@@ -73,7 +74,7 @@ def test_a_mask_is_not_the_permutation_that_the_seed_itself_gives() -> None:
 @pytest.mark.parametrize("kind", [Random, Tube])
 @pytest.mark.parametrize("ratio", [-0.1, 1.0])
 def test_ratios_are_checked(kind, ratio: float) -> None:
-    with pytest.raises(ValueError, match="masking ratio"):
+    with pytest.raises(UserError, match="masking ratio"):
         kind(ratio)
 
 

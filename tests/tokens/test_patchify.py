@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unveil.errors import UserError
 from unveil.tokens import Patchify, Tokens, coordinates, ravel, refine, unravel
 
 axes = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=3)
@@ -33,9 +34,9 @@ def test_order_inside_a_patch_is_axes_then_channel() -> None:
 
 def test_what_cannot_be_cut_is_refused() -> None:
     patchify = Patchify(4, 4, channels=3)
-    with pytest.raises(ValueError, match="cannot be cut"):
+    with pytest.raises(UserError, match="cannot be cut"):
         patchify(torch.zeros(1, 3, 10, 8))
-    with pytest.raises(ValueError, match="cannot be cut"):
+    with pytest.raises(UserError, match="cannot be cut"):
         patchify.grid((3,))
     with pytest.raises(ValueError, match="takes"):
         patchify(torch.zeros(1, 1, 8, 8))

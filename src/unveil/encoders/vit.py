@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unveil.encoders.encoder import Encoder
+from unveil.errors import UserError
 from unveil.layers import Block, LayerNorm, run_blocks, xavier
 from unveil.layers.attention import QkvBias
 from unveil.masking import Mask
@@ -117,7 +118,7 @@ class ViT(Encoder):
             tokens with x [B, N, D]: N counts the visible ones when masked tokens are dropped.
 
         Raises:
-            ValueError: there is no such layer.
+            UserError: there is no such layer.
         """
         tokens = self.patchify(x)
         if mask is not None and self.masked == "drop":
@@ -150,7 +151,7 @@ class ViT(Encoder):
             return self.depth
         stop = layer if layer > 0 else self.depth + 1 + layer
         if layer == 0 or not 1 <= stop <= self.depth:
-            raise ValueError(f"this encoder has layers 1 to {self.depth} (or -1 to -{self.depth}), not {layer}")
+            raise UserError(f"This encoder has layers 1 to {self.depth} (or -1 to -{self.depth}), not {layer}.")
         return stop
 
     def pool(self, tokens: Tokens) -> Tensor:

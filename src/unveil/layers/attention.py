@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unveil.errors import UserError
+
 QkvBias = bool | Literal["qv"]
 
 
@@ -23,7 +25,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, qkv_bias: QkvBias = True):
         super().__init__()
         if width % heads:
-            raise ValueError(f"{heads} heads do not divide a width of {width}")
+            raise UserError(f"{heads} attention heads do not divide a width of {width}: choose other ones.")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias is True)
         self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None

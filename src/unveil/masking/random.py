@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unveil.errors import UserError
 from unveil.masking.mask import Mask
 
 
@@ -23,7 +24,7 @@ class Random:
 
     def __post_init__(self) -> None:
         if not 0 <= self.ratio < 1:
-            raise ValueError(f"a masking ratio lies in [0, 1), not {self.ratio}")
+            raise UserError(f"A masking ratio (--ratio) lies in [0, 1), not {self.ratio}.")
 
     def __call__(self, grid: Sequence[int], generator: torch.Generator) -> Mask:
         num = math.prod(grid)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from unveil.errors import UserError
 from unveil.tokens.grid import coordinates
 from unveil.tokens.tokens import Tokens
 
@@ -54,11 +55,14 @@ class Patchify:
         """The grid that a signal of this shape (its last axes are looked at) is cut into.
 
         Raises:
-            ValueError: the patch does not divide the signal.
+            UserError: the patch does not divide the signal.
         """
         sizes = tuple(shape)[-len(self.size) :]
         if len(sizes) != len(self.size) or any(s % p or s < p for s, p in zip(sizes, self.size, strict=True)):
-            raise ValueError(f"a signal of shape {tuple(shape)} cannot be cut into patches of {self.size}")
+            raise UserError(
+                f"A signal of {' × '.join(map(str, sizes))} cannot be cut into patches of {' × '.join(map(str, self.size))}: "
+                "choose --crop, --patch, --frames and --tubelet so that one divides the other."
+            )
         return tuple(s // p for s, p in zip(sizes, self.size, strict=True))
 
     def __call__(self, x: Tensor) -> Tokens:
