@@ -35,11 +35,11 @@ STATE_FILE = "moving-digits.json"
 VERSION = 1  # of the generator; raised when the same parameters give other pixels
 FPS = 8
 POOLS = {"unlabelled": (0.0, 0.6), "labelled": (0.6, 0.8), "test": (0.8, 1.0)}  # share of each digit's scans
-SIZES = (0.32, 0.64)  # side of the digit's 8x8 grid, in sides of the frame; scale is a circle from the one to the other
+SIZES = (0.4, 0.8)  # side of the digit's 8x8 grid, in sides of the frame; scale is a circle from the one to the other
 TRAVEL = (0.5, 1.1)  # turns of the circle (of space, angle or scale) in one clip
 RADIUS = 0.22  # of circling, in sides of the frame
 SHAKE = 0.02  # standard deviation of the camera's offset, in sides of the frame
-NOISE = 0.04  # standard deviation of the camera's noise, in units of the range of values
+NOISE = 0.03  # standard deviation of the camera's noise, in units of the range of values
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,9 @@ def render(
     columns = _interpolation(x + shake[:, 1], side, size)
     ink = np.clip(np.einsum("tih,hw,tjw->tij", rows, scan, columns), 0, 1)[..., None]
 
-    # A dark background and a bright digit, or the reverse: never told apart by brightness alone.
-    paper, pen = rng.uniform(0.05, 0.4, 3), rng.uniform(0.6, 0.95, 3)
-    if rng.random() < 0.5:
-        paper, pen = pen, paper
-    pixels = paper + rng.uniform(0.04, 0.12) * _texture(rng, shake, size)
+    # Any two colours, the digit's the brighter.
+    paper, pen = rng.uniform(0.05, 0.35, 3), rng.uniform(0.65, 1.0, 3)
+    pixels = paper + rng.uniform(0.03, 0.08) * _texture(rng, shake, size)
     pixels = pixels * (1 - ink) + pen * ink
     pixels += NOISE * rng.standard_normal(pixels.shape)
     return (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
@@ -230,7 +228,7 @@ def _texture(rng: np.random.Generator, shake: NDArray, size: int) -> NDArray:
     """
     fy, fx = np.fft.fftfreq(size, 1 / size)[:, None], np.fft.rfftfreq(size, 1 / size)[None]
     radius = np.hypot(fy, fx)
-    amplitude = np.where(radius > 0, np.maximum(radius, 1), np.inf) ** -rng.uniform(0.5, 1.5)
+    amplitude = np.where(radius > 0, np.maximum(radius, 1), np.inf) ** -rng.uniform(1.0, 2.0)
     spectrum = np.fft.rfft2(rng.standard_normal((3, size, size))) * amplitude
     moved = spectrum * np.exp(-2j * np.pi * (fy * shake[:, 0, None, None] + fx * shake[:, 1, None, None]))[:, None]
     texture = np.fft.irfft2(moved, s=(size, size))

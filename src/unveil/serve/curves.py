@@ -7,13 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-WIDTH, HEIGHT = 400, 210
+WIDTH, HEIGHT = 320, 180
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 24
 MOST_POINTS = 400
 
 
 class Chart(NamedTuple):
-    """A chart: `svg` holds the drawing alone, `series` the names of its lines, `last` their last values as text."""
+    """A chart: `svg` the drawing alone, `series` the names of its lines ("" where only one is possible), `last` their last
+    values as text."""
 
     title: str
     svg: str
@@ -50,7 +51,8 @@ def charts(log: Sequence[Mapping[str, Any]]) -> list[Chart]:
         lines = {name: line for name, line in lines.items() if line}
         if lines:
             last = [number(line[-1][1], kind.percent) for line in lines.values()]
-            out.append(Chart(kind.title, draw(list(lines.values()), kind.percent), list(lines), last))
+            names = list(lines) if len(kind.keys) > 1 else [""]
+            out.append(Chart(kind.title, draw(list(lines.values()), kind.percent), names, last))
     return out
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 GAP = 2  # pixels between pictures of a strip, before enlarging
 SMALLEST = 96  # side below which pictures are enlarged
+LARGEST = 160  # side above which the pictures of a strip are made smaller
 
 
 def pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -49,7 +50,7 @@ def filmstrip(
     for x in (input, masked, predicted):
         picture = pixels(x if x.ndim == 4 else x.unsqueeze(1), mean, std)
         chosen = np.linspace(0, len(picture) - 1, min(frames, len(picture))).round().astype(int)
-        rows.append(enlarged(picture[chosen]))
+        rows.append(enlarged(reduced(picture[chosen])))
     gap = GAP * max(1, rows[0].shape[1] // SMALLEST)
     t, h, w, _ = rows[0].shape
     strip = np.zeros((3 * h + 2 * gap, t * w + (t - 1) * gap, 4), np.uint8)
@@ -67,12 +68,29 @@ def enlarged(pictures: np.ndarray) -> np.ndarray:
     return pictures if factor <= 1 else pictures.repeat(factor, axis=-3).repeat(factor, axis=-2)
 
 
+def reduced(pictures: np.ndarray) -> np.ndarray:
+    """[T,H,W,3] made smaller until the longer side is at most 160."""
+    from PIL import Image
+
+    h, w = pictures.shape[1:3]
+    factor = LARGEST / max(h, w)
+    if factor >= 1:
+        return pictures
+    size = (round(w * factor), round(h * factor))
+    return np.stack([np.asarray(Image.fromarray(p).resize(size, Image.Resampling.LANCZOS)) for p in pictures])
+
+
 def data_uri(picture: np.ndarray, format: str = "PNG") -> str:
-    """uint8 [H,W,3 or 4] → "data:image/…;base64,…", to stand in a page."""
+    """uint8 [H,W,3 or 4] → "data:image/…;base64,…", to stand in a page.
+
+    Args:
+        picture: with four channels, the last is opacity (not for JPEG).
+        format: "PNG" keeps every pixel, "JPEG" and "WEBP" are for photographs.
+    """
     from PIL import Image
 
     buffer = io.BytesIO()
-    options = {"quality": 85} if format == "JPEG" else {"optimize": True}
+    options = {"optimize": True} if format == "PNG" else {"quality": 85}
     Image.fromarray(picture).save(buffer, format, **options)
     return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 

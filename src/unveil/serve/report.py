@@ -88,7 +88,7 @@ def _pictures(run: Run) -> dict[str, Any]:
         )
         found["answers"] = []
     elif unreadable:
-        found["missing"] = f"{len(unreadable)} of the files chosen for pictures cannot be read any more."
+        found["missing"] = f"{len(unreadable)} of the files chosen for pictures cannot be read."
     return found
 
 
@@ -160,7 +160,7 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
         try:
             result = json.loads(file.read_text(encoding="utf-8"))
             entry = {key: result[key] for key in ("name", "metrics", "settings", "per_class", "classes")}
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue  # somebody else's file
         measure = "average_precision" if "map" in entry["metrics"] else "accuracy"
         rows = [(row["class"], row[measure], row["samples"]) for row in entry["per_class"]]

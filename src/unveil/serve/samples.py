@@ -14,7 +14,7 @@ from torch import Tensor
 from unveil.data.manifest import Manifest, Row, label_names
 from unveil.errors import UserError
 from unveil.evaluate.features import pooled
-from unveil.serve.figures import data_uri, enlarged, filmstrip, pixels
+from unveil.serve.figures import SMALLEST, data_uri, enlarged, filmstrip, pixels
 from unveil.serve.windows import prepared
 
 if TYPE_CHECKING:
@@ -39,9 +39,13 @@ class Unreadable(NamedTuple):
 
 
 def manifest_of(run: Run, validation: bool = False) -> Manifest | None:
-    """What the run was trained on, or what was held out; None where the run folder does not say."""
+    """What the run was trained on, or what was held out, without the files found bad; None where the folder does not say."""
     file = run.path / ("validation.parquet" if validation else "manifest.parquet")
-    return Manifest.load(file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    manifest = Manifest.load(file)
+    bad = {line["path"] for line in run.bad_files()}
+    return manifest.select([path not in bad for path in manifest.column("path")])
 
 
 def spread(manifest: Manifest, count: int) -> list[int]:
@@ -74,8 +78,9 @@ def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[
         with torch.no_grad():
             seen = run.objective.reconstruct(batch)  # pyright: ignore[reportCallIssue]
         picture = filmstrip(seen.input[0], seen.masked[0], seen.predicted[0], data.mean, data.std)
-        tiny = min(sample.x.shape[-2:]) < 96
-        strips.append({"picture": data_uri(picture), "name": _name(sample.row), "path": sample.row.path, "tiny": tiny})
+        tiny = min(sample.x.shape[-2:]) < SMALLEST
+        uri = data_uri(picture, "PNG" if tiny else "WEBP")
+        strips.append({"picture": uri, "name": _name(sample.row), "path": sample.row.path, "tiny": tiny})
     return strips, unreadable
 
 

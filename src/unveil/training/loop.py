@@ -228,9 +228,8 @@ def _train(fabric: Fabric, plan: Plan) -> None:
         average.to(fabric.device)
     model, optimizer = fabric.setup(objective, optimizer)
     first = fabric.is_global_zero
-    log = Log(
-        plan.out, done, total, make_loggers(plan.loggers, plan.out) if first else [], quiet=plan.quiet or not first
-    )
+    loggers = make_loggers(plan.loggers, plan.out) if first else []
+    log = Log(plan.out, done, total, loggers, first, plan.quiet)
     say = log.say
     if order.batch < recipe.schedule.batch // data.repeats:
         notes.append(f"batch {batch} instead of {recipe.schedule.batch}: that is all the data there are")
