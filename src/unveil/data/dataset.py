@@ -101,10 +101,9 @@ class Dataset(torch.utils.data.Dataset):
 
     def _train(self, epoch: int, index: int) -> list[Sample]:
         bad: list[tuple[str, str]] = []
-        row_index = index
-        for attempt in range(ATTEMPTS + 1):
-            if attempt:
-                row_index = hash63("instead", self.seed, epoch, index, attempt) % len(self)
+        tried = [index]
+        while True:
+            row_index = tried[-1]
             row = self.manifest.row(row_index)
             generator = torch.Generator().manual_seed(hash63("clip", self.seed, epoch, index))
             try:
@@ -112,11 +111,15 @@ class Dataset(torch.utils.data.Dataset):
                 break
             except DecodeError as error:
                 bad.append((row.path, str(error)))
-        else:
-            raise UserError(
-                f"{len(bad)} files in a row cannot be decoded; the first: {bad[0][1]} "
-                "Are these the right files, and are they whole?"
-            )
+            if len(tried) > ATTEMPTS or len(tried) == len(self):
+                raise UserError(
+                    f"{len(bad)} files in a row cannot be decoded; the first: {bad[0][1]} "
+                    "Are these the right files, and are they whole?"
+                )
+            following = hash63("instead", self.seed, epoch, index, len(tried)) % len(self)
+            while following in tried:
+                following = (following + 1) % len(self)
+            tried.append(following)
         samples = []
         for repeat in range(self.data.repeats):
             # The row asked for gives the seed, also when another one stands in: no two samples of an epoch share it.

@@ -187,10 +187,11 @@ def num_workers(loader: Loader) -> int:
 
 def _load(dataset: Dataset, chunks: Any, loader: Loader) -> Generator[Batch, None, None]:
     workers = num_workers(loader)
-    options: dict[str, Any] = {}
+    # A generator of its own: PyTorch would draw a seed for the workers from the global one, which is the training's.
+    options: dict[str, Any] = {"generator": torch.Generator()}
     if workers:
         # PyTorch gives each worker one thread; the decoder is given one by VideoReader.
-        options = {"prefetch_factor": loader.prefetch, "multiprocessing_context": loader.start_method or None}
+        options |= {"prefetch_factor": loader.prefetch, "multiprocessing_context": loader.start_method or None}
     loading = DataLoader(
         _Batches(dataset), batch_size=None, sampler=chunks, collate_fn=_as_is, num_workers=workers, **options
     )
