@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-import signal as signals
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +24,7 @@ from unveil.flags import build
 from unveil.recipe import Recipe
 from unveil.run import choose_device, write_json
 from unveil.training import checkpoint
+from unveil.training.guards import BadFiles, Stop, out_of_memory
 from unveil.training.log import Log, make_loggers
 from unveil.training.monitor import Monitor
 from unveil.training.optimizer import adamw, set_rate
@@ -87,7 +84,7 @@ def fit(plan: Plan) -> None:
         strategy="ddp_spawn" if plan.devices > 1 else "auto",
         precision=precision[plan.precision],  # type: ignore[arg-type]
     )
-    with _out_of_memory(plan):
+    with out_of_memory():
         if plan.devices > 1:
             fabric.launch(_train, plan)  # type: ignore[arg-type]
         else:
@@ -96,72 +93,6 @@ def fit(plan: Plan) -> None:
 
 def _has_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-@contextmanager
-def _out_of_memory(plan: Plan) -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        short = str(error).splitlines()[0] if str(error) else ""
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in short:
-            raise
-        raise UserError(
-            f"out of memory: {short}\nLower --loader.batch (the rest of the batch is accumulated, the result stays the "
-            "same), or add --checkpointing true, or use a smaller --size."
-        ) from error
-
-
-class _Stop:
-    """SIGTERM and Ctrl-C ask for a stop; the step in hand is finished and saved."""
-
-    def __init__(self) -> None:
-        self.asked: str | None = None
-
-    @contextmanager
-    def listening(self) -> Iterator[_Stop]:
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {}
-        for number in (signals.SIGTERM, signals.SIGINT):
-            before[number] = signals.signal(number, self._ask)
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signals.signal(number, handler)
-
-    def _ask(self, number: int, _frame: Any) -> None:
-        if self.asked:  # asked twice: now
-            raise KeyboardInterrupt
-        self.asked = signals.Signals(number).name
-
-
-class _BadFiles:
-    """Counts files that could not be read; stops the run when they are too many."""
-
-    def __init__(self, run: Path, limit: float):
-        self.path, self.limit = run / "bad.jsonl", limit
-        self.known: dict[str, str] = {}
-        if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                entry = json.loads(line)
-                self.known[entry["path"]] = entry["error"]
-
-    def add(self, bad: list[tuple[str, str]], size: int, say: Any) -> None:
-        for path, error in bad:
-            if path not in self.known:
-                self.known[path] = error
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"path": path, "error": error}) + "\n")
-                say(f"skipped, cannot be read: {error if path in error else f'{path}: {error}'}")
-        if len(self.known) > self.limit * size:
-            listed = "\n".join(f"  {path}: {error}" for path, error in list(self.known.items())[:20])
-            raise UserError(
-                f"{len(self.known)} of {size} files cannot be read, more than --max-bad {self.limit:g} allows:\n{listed}\n"
-                "Mend or remove them, or raise --max-bad."
-            )
 
 
 def _average(objective: nn.Module, decay: float) -> Any:
@@ -240,7 +171,7 @@ def _train(fabric: Fabric, plan: Plan) -> None:
     )
     for note in notes:
         say(note)
-    bad = _BadFiles(plan.out, plan.max_bad)
+    bad = BadFiles(plan.out, plan.max_bad)
     monitor = Monitor(recipe, manifest, held_out, plan.classes, total, batch, plan.seed)
     saved_at = time.monotonic()
 
@@ -255,7 +186,7 @@ def _train(fabric: Fabric, plan: Plan) -> None:
             write_json(plan.out / "run.json", {**info, "status": status, "steps": step, "total_steps": total})
         fabric.barrier()
 
-    stop = _Stop()
+    stop = Stop()
     world, rank = fabric.world_size, fabric.global_rank
     batches = training_batches(dataset, order, loader, start_step=done, micro=micro, rank=rank, world=world)
     try:
