@@ -25,15 +25,24 @@ from unveil.tokens import Patchify, Positions
 
 PRESETS = {
     "small": {
-        "size": "S",
-        "crop": 112,
-        "decoder_width": 192,
-        "decoder_depth": 4,
-        "decoder_heads": 6,
-        "schedule.epochs": 200,
-        "schedule.warmup": 10,
-        "schedule.batch": 64,
-        "optimizer.lr": 6e-4,
+        "mae": {
+            "size": "S",
+            "crop": 112,
+            "decoder_width": 192,
+            "decoder_depth": 4,
+            "decoder_heads": 6,
+            "schedule.epochs": 200,
+            "schedule.warmup": 10,
+            "schedule.batch": 64,
+            "optimizer.lr": 6e-4,
+        },
+        "finetune": {
+            "size": "S",
+            "crop": 112,
+            "schedule.epochs": 40,
+            "schedule.batch": 32,
+            "optimizer.lr": 4e-3,
+        },
     },
 }
 

@@ -36,16 +36,30 @@ from unveil.tokens import Patchify, Positions, SumPositions
 
 PRESETS = {
     "small": {
-        "size": "S",
-        "frames": 8,
-        "crop": 112,
-        "decoder_width": 192,
-        "decoder_heads": 6,
-        "schedule.epochs": 50,
-        "schedule.warmup": 4,
-        "schedule.batch": 32,
-        "optimizer.lr": 1.6e-3,
-        "loader.batch": 16,
+        "mae_st": {
+            "size": "S",
+            "frames": 8,
+            "crop": 112,
+            "decoder_width": 192,
+            "decoder_heads": 6,
+            "schedule.epochs": 200,
+            "schedule.warmup": 10,
+            "schedule.batch": 32,
+            "optimizer.lr": 1.6e-3,
+            "loader.batch": 16,
+        },
+        "finetune": {
+            "size": "S",
+            "frames": 8,
+            "crop": 112,
+            "schedule.epochs": 40,
+            "schedule.batch": 16,
+            "optimizer.lr": 8e-3,
+            "loader.batch": 8,
+            "sample.repeats": 1,
+            "sample.clips": 2,
+            "sample.crops": 1,
+        },
     },
 }
 
