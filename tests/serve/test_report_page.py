@@ -69,6 +69,8 @@ def test_pretraining(pretrained):
         assert f"<b>{name}" in page
     assert torch.__version__.split("+")[0] in page
     assert page.count("<svg") == 5
+    for name in ("weight_decay", "warmup", "parameters (video encoder)", "clip_gradient", "precision"):
+        assert f">{name}</th>" in page
 
 
 def test_elsewhere_and_into_a_folder(pretrained, tmp_path):

@@ -35,7 +35,7 @@ KINDS = (
     Kind("Accuracy", {"top1": "training", "val_top1": "validation"}, percent=True),
     Kind("Mean average precision", {"val_map": "validation"}, percent=True),
     Kind("kNN accuracy", {"knn": "validation"}, percent=True),
-    Kind("RankMe (effective rank of the features)", {"rankme": "training"}),
+    Kind("RankMe (effective rank)", {"rankme": "training"}),
     Kind("Learning rate", {"lr": "training"}),
     Kind("Norm of the gradient", {"gradient_norm": "training"}),
     Kind("Time spent waiting for data", {"data_wait": "training"}, percent=True),

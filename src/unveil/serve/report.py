@@ -6,10 +6,14 @@ import base64
 import json
 import shlex
 import time
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from unveil.errors import UserError
+from unveil.flags import build
 from unveil.serve import samples
 from unveil.serve.curves import charts, number, points
 from unveil.serve.pages import write_page
@@ -122,23 +126,31 @@ def _facts(run: Run, log: list[dict[str, Any]], bad: list[dict[str, Any]]) -> li
 
 
 def _settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Groups of (name, value) as text."""
+    """Groups of (name, value) as text: what was asked, and every value that the recipe filled in."""
     info = run.info
     asked = info.get("asked", {})
-    groups = [
-        ("Recipe", {"recipe": info["recipe"], **info["flags"]}),
-        (
-            "Run",
-            {
-                **{k: v for k, v in asked.items() if k not in ("recipe", "flags") and v is not None},
-                "precision": info.get("precision"),
-                "licence of the start weights": info.get("licence_of_start"),
-                "hash of the data": info.get("data_hash"),
-            },
-        ),
-        ("Preprocessing", info.get("preprocessing", {})),
-    ]
-    return [(name, [(k, _text(v)) for k, v in values.items() if v is not None]) for name, values in groups if values]
+    with torch.device("meta"):  # without the weights, which may be missing
+        recipe = build(info["recipe"], **info["flags"])
+    count = {name: sum(p.numel() for p in tower.parameters()) for name, tower in recipe.objective.towers.items()}  # pyright: ignore
+    groups = {
+        "Recipe": {
+            "recipe": info["recipe"],
+            **{k: v for k, v in info["flags"].items() if "." not in k},
+            **{f.name: getattr(recipe, f.name) for f in fields(recipe) if f.type in ("int", "float", "bool", "str")},
+            **{f"parameters ({name} encoder)": f"{n:,}" for name, n in count.items()},
+        },
+        "Optimizer": asdict(recipe.optimizer),
+        "Schedule": asdict(recipe.schedule),
+        "Loader": asdict(recipe.loader),
+        "Preprocessing": info.get("preprocessing", {}),
+        "Run": {
+            **{k: v for k, v in asked.items() if k not in ("recipe", "flags")},
+            "licence of the start weights": info.get("licence_of_start"),
+            "hash of the data": info.get("data_hash"),
+        },
+    }
+    shown = {name: [(k, _text(v)) for k, v in values.items() if v not in (None, "")] for name, values in groups.items()}
+    return [(name, values) for name, values in shown.items() if values]
 
 
 def _text(value: Any) -> str:
