@@ -1,6 +1,5 @@
 """Every recipe, and every published fine-tuning, has the properties of `kit`; published sizes are met."""
 
-import dataclasses
 import inspect
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 import kit
 from unveil import recipes
 from unveil.errors import UserError
+from unveil.flags import GROUPS, assemble, expand
 from unveil.objectives import MaskedAutoencoder, Supervised
 from unveil.recipe import Recipe
 
@@ -83,24 +83,20 @@ def test_checkpointing(recipe: Callable[..., Recipe]) -> None:
 
 @pytest.mark.parametrize("name", recipes.names())
 def test_presets_build(name: str) -> None:
-    """Flags without a dot are parameters, with one fields of a part of the recipe; the others fields of the recipe."""
+    """Every preset sets flags that exist, to values of their kind, for the system and for its fine-tuning."""
     recipe = recipes.find(name)
-    presets = recipes.module_of(recipe).PRESETS
-    assert "small" in presets
-    for preset in presets.values():
-        parameters = inspect.signature(recipe).parameters
-        with torch.device("meta"):
-            built = recipe(**{flag: value for flag, value in preset.items() if flag in parameters})
-        for flag, value in preset.items():
-            if flag in parameters:
-                continue
-            *parts, field = flag.split(".")
-            target: Any = built
-            for part in parts:
-                target = getattr(target, part)
-            fields = {field.name: getattr(target, field.name) for field in dataclasses.fields(target)}
-            assert field in fields
-            assert isinstance(value, int | float) == isinstance(fields[field], int | float)
+    module = recipes.module_of(recipe)
+    assert "small" in module.PRESETS
+    for preset in module.PRESETS:
+        for function in (recipe, getattr(module, "finetune", recipe)):
+            flags = expand(function, preset, {})
+            assert flags
+            with torch.device("meta"):
+                built = assemble(function, flags)
+            for flag, value in flags.items():
+                if flag not in inspect.signature(function).parameters:
+                    group, _, field = flag.rpartition(".")
+                    assert getattr(getattr(built, GROUPS[group][0]) if group else built, field) == value
 
 
 def millions(objective: torch.nn.Module, tables: bool = True) -> float:
