@@ -199,10 +199,15 @@ def _load(dataset: Dataset, chunks: Any, loader: Loader) -> Generator[Batch, Non
         # Python 3.12 warns that forking a process with threads may deadlock; the workers use none of PyTorch's threads.
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*", category=DeprecationWarning)
         batches = iter(loading)
-    for batch in batches:
-        if isinstance(batch, _Failure):
-            raise batch.error
-        yield batch
+    try:
+        for batch in batches:
+            if isinstance(batch, _Failure):
+                raise batch.error
+            yield batch
+    finally:
+        # Its last reference ends the workers at once; left in a traceback, they would wait for the garbage collector, which
+        # closes their queues before they are told to stop, and each would hold up the process for five seconds.
+        del batches
 
 
 def collate(samples: Sequence[Sample], key: str) -> Batch:
