@@ -11,7 +11,6 @@ import torch
 from media import write_video
 
 import unveil
-from unveil import verbs
 from unveil.errors import UserError
 from unveil.training import loop
 
@@ -178,7 +177,7 @@ class TestTraining:
 
 class TestAnswers:
     def test_evaluate(self, finetuned, clips, tmp_path):
-        report = verbs.evaluate(finetuned.path, data=clips, out=tmp_path, views="2x1", workers=0, quiet=True)
+        report = unveil.evaluate(finetuned.path, data=clips, out=tmp_path, views="2x1", workers=0, quiet=True)
         assert 0 <= report.metrics["top1"] <= 1
         assert report.confusion.sum() == 12
         assert json.loads((tmp_path / "accuracy.json").read_text())["metrics"] == report.metrics
@@ -186,11 +185,11 @@ class TestAnswers:
 
     @pytest.mark.parametrize("by", ["knn", "linear", "attentive"])
     def test_probes(self, pretrained, clips, tmp_path, by):
-        report = verbs.evaluate(
+        report = unveil.evaluate(
             pretrained.path, data=clips, by=by, out=tmp_path, val_fraction=0.34, workers=0, quiet=True
         )
         assert report.metrics["samples"] == 4
-        again = verbs.evaluate(pretrained.path, data=clips, by=by, test=clips, out=tmp_path, workers=0, quiet=True)
+        again = unveil.evaluate(pretrained.path, data=clips, by=by, test=clips, out=tmp_path, workers=0, quiet=True)
         assert again.metrics["samples"] == 12
 
     def test_predict(self, finetuned, clips, tmp_path):
@@ -253,13 +252,13 @@ class TestErrors:
         one.parent.mkdir()
         shutil.copytree(clips / "still", one)
         self.refused("same label", unveil.train, "videomae", data=one.parent, out=tmp_path / "o", **FAST)
-        self.refused("label", verbs.evaluate, pretrained.path, data=flat, by="knn", quiet=True)
-        self.refused("fine-tune", verbs.evaluate, pretrained.path, data=clips, quiet=True, workers=0)
+        self.refused("label", unveil.evaluate, pretrained.path, data=flat, by="knn", quiet=True)
+        self.refused("fine-tune", unveil.evaluate, pretrained.path, data=clips, quiet=True, workers=0)
         self.refused("learns from labels", unveil.pretrain, "vit", data=flat, out=tmp_path / "o", **FAST)
 
     def test_classes_that_the_run_does_not_know(self, finetuned, clips, tmp_path):
         shutil.copytree(clips / "still", tmp_path / "data" / "jumping")
-        self.refused("jumping", verbs.evaluate, finetuned.path, data=tmp_path / "data", quiet=True, workers=0)
+        self.refused("jumping", unveil.evaluate, finetuned.path, data=tmp_path / "data", quiet=True, workers=0)
 
     def test_devices(self, clips, tmp_path):
         if not torch.cuda.is_available():

@@ -152,7 +152,13 @@ class Run:
             raise UserError(
                 f"{file} cannot be read ({error}). Run the training command again to write it anew."
             ) from error
-        recipe.objective.load_state_dict(state)
+        try:
+            recipe.objective.load_state_dict(state)
+        except RuntimeError as error:
+            raise UserError(
+                f"{file} does not fit the recipe {self.info['recipe']} as it is now: {error}\nThe recipe was changed since "
+                f"the run (made with unveil {self.info['versions']['unveil']})."
+            ) from error
         recipe.objective.to(self.device).eval()
         return recipe
 

@@ -18,7 +18,7 @@ from unveil.flags import build
 
 if TYPE_CHECKING:
     from unveil.data import Manifest
-    from unveil.evaluate import Report
+    from unveil.evaluation import Report
     from unveil.recipe import Recipe
     from unveil.run import Run
     from unveil.serve import Hit
@@ -378,8 +378,8 @@ def evaluate(
     from dataclasses import replace
 
     from unveil.data import Dataset, Manifest, evaluation_batches
-    from unveil.evaluate import EVALUATORS, Subject
-    from unveil.evaluate.accuracy import classifier_key
+    from unveil.evaluation import EVALUATORS, Subject
+    from unveil.evaluation.accuracy import classifier_key
 
     run = _open(run, device)
     recipe = run.recipe
@@ -413,7 +413,7 @@ def evaluate(
         options["seed"] = seed
     result = EVALUATORS[by](subject, batches(known) if by != "accuracy" else None, batches(asked), **options)
     folder = Path(out) if out else run.path / "evaluate"
-    result.save(folder)
+    result.save(folder, [row.path for row in asked])
     if not quiet:
         from rich.console import Console
 
@@ -500,11 +500,12 @@ def predict(
     from unveil.serve import predict as rows_of
     from unveil.serve import print_rows, write_rows
 
-    rows = rows_of(_open(run, device), [Path(path) for path in paths], top=top, hop=hop, batch=batch)
+    rows = print_rows(
+        rows_of(_open(run, device), [Path(path) for path in paths], top=top, hop=hop, batch=batch), quiet=quiet
+    )
     if out:
-        rows = list(rows)
         write_rows(rows, Path(out))
-    return print_rows(rows, quiet=quiet)
+    return rows
 
 
 def embed(

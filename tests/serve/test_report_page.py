@@ -8,7 +8,7 @@ from serving_runs import IMAGE, VIDEO, make_run, write_image, write_log, write_m
 
 from unveil.data import Row
 from unveil.errors import UserError
-from unveil.evaluate import summarise
+from unveil.evaluation import summarise
 from unveil.serve import report
 from unveil.serve import samples as samples_module
 

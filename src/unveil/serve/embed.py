@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unveil.errors import UserError
-from unveil.evaluate.features import pooled
+from unveil.evaluation.features import pooled
 from unveil.run import replacing, write_json
 from unveil.serve.windows import BadFile, Window, stream
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import torch
 
 from unveil.errors import UserError
-from unveil.evaluate.accuracy import classifier_key
+from unveil.evaluation.accuracy import classifier_key
 from unveil.run import replacing
 from unveil.serve.windows import BadFile, clock, stream
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unveil.data.manifest import Manifest, Row, label_names
 from unveil.errors import UserError
-from unveil.evaluate.features import pooled
+from unveil.evaluation.features import pooled
 from unveil.serve.figures import SMALLEST, data_uri, enlarged, filmstrip, pixels
 from unveil.serve.windows import prepared
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ class Log:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            disable=quiet or not (self.console.is_terminal or os.environ.get("UNVEIL_PROGRESS")),
+            disable=quiet or not self.console.is_terminal,
         )
         self.task = self.progress.add_task("step", total=total, completed=done, numbers="")
         self.total = total

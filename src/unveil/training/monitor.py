@@ -54,7 +54,7 @@ class Monitor:
     @torch.no_grad()
     def measure(self, objective: nn.Module, device: torch.device) -> dict[str, float]:
         """Numbers for the log; the network is put back into training mode by the loop."""
-        from unveil.evaluate import EVALUATORS, Subject, accuracy, extract, rankme
+        from unveil.evaluation import EVALUATORS, Subject, accuracy, extract, rankme
 
         objective.eval()
         data = replace(self.data, clips=1, crops=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unveil.errors import UserError
-from unveil.evaluate.knn import one_hot
+from unveil.evaluation.knn import one_hot
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Strongest first: each fit starts from the one before."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unveil.errors import UserError
-from unveil.evaluate.features import has_label
+from unveil.evaluation.features import has_label
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,7 +65,7 @@ class Report:
         _write_csv(written[0], rows)
         _write_csv(written[1], self.per_class)
         if self.confusion is not None:
-            from unveil.evaluate.figures import confusion_matrix
+            from unveil.evaluation.figures import confusion_matrix
 
             picture = folder / f"{self.name}.png"
             confusion_matrix(self.confusion, self.classes, picture)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unveil.evaluate.features import Features
-from unveil.evaluate.report import summarise
+from unveil.evaluation.features import Features
+from unveil.evaluation.report import summarise
 
 K = 20
 TEMPERATURE = 0.07

@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from unveil.errors import UserError
-from unveil.evaluate.accuracy import accuracy
-from unveil.evaluate.attentive import attentive_probe
-from unveil.evaluate.features import Features, extract, extract_tokens, pooled
-from unveil.evaluate.knn import TEMPERATURE, K, knn, knn_accuracy
-from unveil.evaluate.linear import PENALTIES, linear_probe
-from unveil.evaluate.rankme import rankme
-from unveil.evaluate.report import Report, summarise
+from unveil.evaluation.accuracy import accuracy
+from unveil.evaluation.attentive import attentive_probe
+from unveil.evaluation.features import Features, extract, extract_tokens, pooled
+from unveil.evaluation.knn import TEMPERATURE, K, knn, knn_accuracy
+from unveil.evaluation.linear import PENALTIES, linear_probe
+from unveil.evaluation.rankme import rankme
+from unveil.evaluation.report import Report, summarise
 
 __all__ = [
     "EVALUATORS",

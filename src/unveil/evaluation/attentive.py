@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from unveil.errors import UserError
-from unveil.evaluate.knn import one_hot
-from unveil.evaluate.linear import cross_entropy, split
+from unveil.evaluation.knn import one_hot
+from unveil.evaluation.linear import cross_entropy, split
 from unveil.heads import AttentiveHead
 from unveil.tokens import Tokens
 

@@ -3,8 +3,8 @@ import torch
 from evaluation_fakes import Identity, batches
 
 from unveil.errors import UserError
-from unveil.evaluate import extract, extract_tokens, pooled
-from unveil.evaluate.features import views_of
+from unveil.evaluation import extract, extract_tokens, pooled
+from unveil.evaluation.features import views_of
 from unveil.tokens import Tokens
 
 

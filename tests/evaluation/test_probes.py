@@ -6,8 +6,8 @@ import torch
 from evaluation_fakes import Identity, batches
 
 from unveil.errors import UserError
-from unveil.evaluate import EVALUATORS, Features, Subject, attentive_probe, knn, knn_accuracy, linear_probe, rankme
-from unveil.evaluate.linear import split
+from unveil.evaluation import EVALUATORS, Features, Subject, attentive_probe, knn, knn_accuracy, linear_probe, rankme
+from unveil.evaluation.linear import split
 
 
 def blobs(n: int, classes: int, width: int, seed: int, distance: float = 3.0):

@@ -8,7 +8,7 @@ import torch
 from evaluation_fakes import Classifier, Identity, batches
 
 from unveil.errors import UserError
-from unveil.evaluate import EVALUATORS, Subject, accuracy
+from unveil.evaluation import EVALUATORS, Subject, accuracy
 
 CLASSES = ["a", "b", "c"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unveil.errors import UserError
-from unveil.evaluate.features import evaluating, views_of
-from unveil.evaluate.report import Report, summarise
+from unveil.evaluation.features import evaluating, views_of
+from unveil.evaluation.report import Report, summarise
 
 
 @torch.no_grad()
