@@ -283,8 +283,10 @@ class VideoReader:
         if self._rgb is not None and self._rgb[0] is frame:
             return self._rgb[1]
         # A stream may change its size on the way; its frames are brought to the first one's.
+        # One thread: by default swscale starts one per core for every frame, which costs twenty times a small frame's
+        # conversion, and workers already share the cores.
         with self._reported():
-            picture = self._reformatter.reformat(frame, *self._size, format="rgb24")
+            picture = self._reformatter.reformat(frame, *self._size, format="rgb24", threads=1)
         array = _oriented(picture.to_ndarray(), _display_matrix(frame))
         self._rgb = (frame, array)
         return array
