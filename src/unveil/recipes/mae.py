@@ -100,7 +100,7 @@ def mae(
         ),
         data=Data(
             Image(),
-            transform=[RandomResizedCrop(crop, scale=(0.2, 1.0)), HorizontalFlip()],
+            transform=[RandomResizedCrop(crop, scale=(0.2, 1.0), bicubic=True), HorizontalFlip()],
             evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
         ),
         optimizer=Optimizer(lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05),
