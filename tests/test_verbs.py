@@ -3,7 +3,9 @@
 import csv
 import itertools
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -120,6 +122,70 @@ class TestTraining:
             for n in (1, 4)
         ]
         assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-4)
+
+    def test_a_signal_saves_and_the_same_command_goes_on(self, flat, tmp_path, monkeypatch):
+        whole = unveil.pretrain("videomae", data=flat, out=tmp_path / "whole", max_steps=6, **FAST)
+        write = loop.Log.step
+
+        def interrupt(log, numbers):
+            write(log, numbers)
+            if numbers["step"] == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(loop.Log, "step", interrupt)
+        with pytest.raises(SystemExit) as stop:
+            unveil.pretrain("videomae", data=flat, out=tmp_path / "cut", max_steps=6, **FAST)
+        assert stop.value.code == 0
+        assert len(unveil.load(tmp_path / "cut").log()) in (3, 4)
+        monkeypatch.setattr(loop.Log, "step", write)
+        cut = unveil.pretrain("videomae", data=flat, out=tmp_path / "cut", max_steps=6, **FAST)
+        assert losses(cut) == losses(whole)
+
+    def test_the_average_of_the_weights_survives_a_cut(self, flat, tmp_path, monkeypatch):
+        flags = {**FAST, "ema": 0.5}
+        whole = unveil.pretrain("videomae", data=flat, out=tmp_path / "whole", max_steps=4, **flags)
+        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+        write = loop.Log.step
+
+        def die(log, numbers):
+            write(log, numbers)
+            if numbers["step"] == 2:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop.Log, "step", die)
+        with pytest.raises(KeyboardInterrupt):
+            unveil.pretrain("videomae", data=flat, out=tmp_path / "cut", max_steps=4, **flags)
+        monkeypatch.setattr(loop.Log, "step", write)
+        cut = unveil.pretrain("videomae", data=flat, out=tmp_path / "cut", max_steps=4, **flags)
+        a, b = whole.objective.state_dict(), cut.objective.state_dict()
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+    def test_knn_is_watched_where_there_are_labels(self, clips, tmp_path):
+        run = unveil.pretrain("videomae", data=clips, out=tmp_path / "a", max_steps=2, val_fraction=0.34, **FAST)
+        assert 0 <= run.log()[-1]["knn"] <= 1
+        assert run.classes == ["moving", "still"]
+
+    def test_files_without_a_label_are_left_out_and_said(self, clips, tmp_path, capsys):
+        folder = tmp_path / "data"
+        shutil.copytree(clips, folder)
+        shutil.copy(folder / "still" / "0.mp4", folder / "unknown.mp4")
+        flags = {**FAST, "quiet": False}
+        run = unveil.train("videomae", data=folder, out=tmp_path / "a", max_steps=1, val_fraction=0, **flags)
+        assert run.info["files"] == {"train": 12, "validation": 0}
+        assert "1 of 13 files have no label" in capsys.readouterr().err
+
+    def test_starting_from_another_run_with_other_frames_and_classes(self, pretrained, clips, tmp_path):
+        flags = {**FAST, "frames": 8}
+        more = unveil.pretrain("videomae", data=clips, out=tmp_path / "a", start=pretrained.path, max_steps=1, **flags)
+        assert more.encoder.positions.grid == (4, 4, 4)
+        tuned = unveil.train("vit", data=clips, out=tmp_path / "b", max_steps=1, **FAST)
+        shutil.copytree(clips, tmp_path / "three")
+        shutil.copytree(clips / "still", tmp_path / "three" / "waiting")
+        again = unveil.finetune(tuned.path, data=tmp_path / "three", out=tmp_path / "c", max_steps=1, quiet=True)
+        assert again.info["recipe"] == "vit"
+        assert again.classes == ["moving", "still", "waiting"]
+        with pytest.raises(UserError, match="Leave the flag out"):
+            unveil.train("vit", data=clips, out=tmp_path / "d", num_classes=5, **FAST)
 
     def test_two_processes_are_one(self, flat, tmp_path):
         runs = [
@@ -259,6 +325,54 @@ class TestErrors:
     def test_classes_that_the_run_does_not_know(self, finetuned, clips, tmp_path):
         shutil.copytree(clips / "still", tmp_path / "data" / "jumping")
         self.refused("jumping", unveil.evaluate, finetuned.path, data=tmp_path / "data", quiet=True, workers=0)
+
+    def test_loggers_and_precisions(self, flat, tmp_path):
+        out = tmp_path / "o"
+        self.refused("unknown", unveil.pretrain, "videomae", data=flat, out=out, logger=["paper"], **FAST)
+        self.refused(
+            "--precision", unveil.pretrain, "videomae", data=flat, out=out, **FAST, precision="8", overwrite=True
+        )
+        flags = {**FAST, "class_weights": True}
+        self.refused("no labels", unveil.pretrain, "videomae", data=flat, out=out, **flags, overwrite=True)
+
+    def test_a_run_folder_that_is_not_whole(self, pretrained, tmp_path):
+        shutil.copytree(pretrained.path, tmp_path / "a")
+        weights = tmp_path / "a" / "weights.safetensors"
+        weights.write_bytes(weights.read_bytes()[:200])
+        self.refused("cannot be read", lambda: unveil.load(tmp_path / "a").recipe)
+        weights.unlink()
+        self.refused("is missing", lambda: unveil.load(tmp_path / "a").recipe)
+        file = tmp_path / "a" / "run.json"
+        info = json.loads(file.read_text())
+        file.write_text(json.dumps({**info, "format": 99}))
+        self.refused("format 99", unveil.load, tmp_path / "a")
+        file.write_text("{")
+        self.refused("JSON", unveil.load, tmp_path / "a")
+
+    def test_weights_of_another_recipe(self, pretrained, tmp_path):
+        shutil.copytree(pretrained.path, tmp_path / "a")
+        file = tmp_path / "a" / "run.json"
+        info = json.loads(file.read_text())
+        info["flags"]["size"] = "nano"
+        file.write_text(json.dumps(info))
+        self.refused("does not fit the recipe", lambda: unveil.load(tmp_path / "a").recipe)
+
+    def test_views(self, finetuned, clips):
+        for text in ("5", "0x1", "5x2", "axb"):
+            self.refused("--views", unveil.evaluate, finetuned.path, data=clips, views=text, quiet=True)
+        self.refused("--by", unveil.evaluate, finetuned.path, data=clips, by="magic", quiet=True)
+
+    def test_a_recipe_that_cannot_be_fine_tuned(self, flat, clips, tmp_path):
+        file = tmp_path / "my_pretraining.py"
+        lines = (
+            "from unveil.recipes.videomae import videomae",
+            "def mine(ratio: float = 0.5):",
+            "    return videomae('debug', ratio, 4, 1, 32, 8)",
+        )
+        file.write_text("\n".join(lines))
+        flags = {k: v for k, v in FAST.items() if k not in TINY}
+        run = unveil.pretrain(f"{file}:mine", data=flat, out=tmp_path / "a", max_steps=1, **flags)
+        self.refused("finetune", unveil.finetune, run.path, data=clips, out=tmp_path / "b", **flags)
 
     def test_devices(self, clips, tmp_path):
         if not torch.cuda.is_available():

@@ -271,15 +271,20 @@ def _begin(
         manifest = _labelled(manifest, how.quiet)
     classes = manifest.classes
     train_rows, held_out = manifest, None
-    if classes or any(row.split for row in manifest):
-        fraction = 0.1 if fraction is None else fraction
-        train_rows, held_out = split(manifest, fraction, seed=asked["seed"])
+    named = [row.split for row in manifest]
+    if fraction == 0:
+        train_rows = manifest.select([name not in ("val", "test") for name in named])
+    elif classes or any(named):
+        train_rows, held_out = split(manifest, 0.1 if fraction is None else fraction, seed=asked["seed"])
     if supervised:
         flags.setdefault("num_classes", len(classes))
         if "multi_label" in own:
             flags.setdefault("multi_label", manifest.multi_label)
-        if flags["num_classes"] < len(classes):
-            raise UserError(f"--num-classes {flags['num_classes']}: the data have {len(classes)} classes.")
+        if flags["num_classes"] != len(classes):
+            raise UserError(
+                f"--num-classes {flags['num_classes']}: the data have {len(classes)} classes. Leave the flag out; "
+                "the head is made for the classes of the data, whatever the start weights were trained on."
+            )
     out.mkdir(parents=True, exist_ok=True)
     train_rows.save(out / "manifest.parquet")
     if held_out is not None and len(held_out):
