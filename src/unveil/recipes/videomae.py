@@ -27,7 +27,7 @@ from unveil.decoders import TransformerDecoder
 from unveil.encoders import Size, ViT, dimensions
 from unveil.heads import LinearHead
 from unveil.losses import classification, mse
-from unveil.masking import Tube
+from unveil.masking import Random, Tube
 from unveil.objectives import MaskedAutoencoder, Supervised
 from unveil.recipe import IMAGENET_MEAN, IMAGENET_STD, Data, Loader, Optimizer, Recipe, Schedule
 from unveil.targets import Pixels
@@ -61,27 +61,36 @@ PRESETS = {
     "demo": {
         "videomae": {
             "size": "nano",
+            "ratio": 0.75,
+            "masking": "random",
+            "positions": "sincos",
             "frames": 8,
             "stride": 2,
             "crop": 32,
             "patch": 8,
-            "schedule.epochs": 30,
-            "schedule.warmup": 2,
-            "schedule.batch": 32,
-            "optimizer.lr": 8e-3,
-            "loader.batch": 32,
+            "decoder_depth": 2,
+            "schedule.epochs": 48,
+            "schedule.warmup": 1.5,
+            "schedule.batch": 16,
+            "schedule.min_lr": 0.0,
+            "optimizer.lr": 3.2e-2,
+            "loader.batch": 16,
+            "clip_gradient": 1.0,
         },
         "finetune": {
             "size": "nano",
+            "positions": "sincos",
             "frames": 8,
             "stride": 2,
             "crop": 32,
             "patch": 8,
             "flip": False,
-            "schedule.epochs": 50,
-            "schedule.warmup": 5,
+            "schedule.epochs": 200,
+            "schedule.warmup": 20,
             "schedule.batch": 32,
-            "optimizer.lr": 8e-3,
+            "schedule.min_lr": 0.0,
+            "optimizer.lr": 2.4e-2,
+            "optimizer.layer_decay": 1.0,
             "loader.batch": 32,
             "sample.repeats": 1,
             "sample.mixup": 0.0,
@@ -109,6 +118,8 @@ def videomae(
     crop: int = 224,
     patch: int = 16,
     tubelet: int = 2,
+    masking: Literal["tube", "random"] = "tube",
+    positions: Literal["flat", "sincos"] = "flat",
     decoder_depth: int | None = None,
     normalize: Literal["channel"] | None = "channel",
 ) -> Recipe:
@@ -122,6 +133,8 @@ def videomae(
         crop: side of the clip, in pixels.
         patch: side of a tubelet, in pixels.
         tubelet: length of a tubelet, in frames.
+        masking: the same places in every frame, or any.
+        positions: one sinusoid over all tokens in order, as published, or sines and cosines of time, row and column.
         decoder_depth: blocks of the decoder; 4, for sizes L and H 12 (debug and nano 2), unless given.
         normalize: subtract each tubelet's mean and divide by its deviation, colour by colour, or predict plain pixels.
     """
@@ -131,18 +144,18 @@ def videomae(
     return Recipe(
         objective=MaskedAutoencoder(
             key="video",
-            encoder=ViT(size, patchify, Positions(grid, width, "flat"), class_token=False, qkv_bias="qv"),
+            encoder=ViT(size, patchify, Positions(grid, width, positions), class_token=False, qkv_bias="qv"),
             decoder=TransformerDecoder(
                 width,
                 patchify.width,
-                Positions(grid, width // 2, "flat"),
+                Positions(grid, width // 2, positions),
                 width=width // 2,
                 depth=decoder_depth or DECODER_DEPTH.get(size, 4),
                 heads=heads // 2,
                 embed_bias=False,
                 qkv_bias="qv",
             ),
-            masker=Tube(ratio),
+            masker={"tube": Tube, "random": Random}[masking](ratio),
             target=Pixels(patchify, "video", normalize=normalize, mean=IMAGENET_MEAN, std=IMAGENET_STD),
             loss=mse,
         ),
@@ -166,6 +179,7 @@ def finetune(
     crop: int = 224,
     patch: int = 16,
     tubelet: int = 2,
+    positions: Literal["flat", "sincos"] = "flat",
     drop_path: float | None = None,
     flip: bool = True,
 ) -> Recipe:
@@ -180,6 +194,7 @@ def finetune(
         crop: side of the clip, in pixels.
         patch: side of a tubelet, in pixels.
         tubelet: length of a tubelet, in frames.
+        positions: as in pre-training.
         drop_path: stochastic depth; 0.1, for size H 0.2, unless given.
         flip: mirror clips at random; turn it off where left and right mean something (Something-Something).
     """
@@ -187,7 +202,7 @@ def finetune(
     encoder = ViT(
         size,
         patchify,
-        Positions(patchify.grid((frames, crop, crop)), dimensions(size).width, "flat"),
+        Positions(patchify.grid((frames, crop, crop)), dimensions(size).width, positions),
         class_token=False,
         norm="pooled",
         drop_path=DROP_PATH.get(size, 0.1) if drop_path is None else drop_path,
