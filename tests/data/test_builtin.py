@@ -66,6 +66,16 @@ def test_the_same_whatever_the_workers_and_another_with_another_seed(folder, tmp
     assert (tmp_path / "other" / first).read_bytes() != (folder / first).read_bytes()
 
 
+def test_the_same_pixels_give_the_same_bytes(tmp_path):
+    """Threads that race in the conversion of colours or in the encoder show in some dozens of tries, not in two."""
+    pixels = render(builtin._scans()[0][2], "left", np.random.default_rng(2))
+    written = set()
+    for _ in range(100):
+        builtin.write_h264(tmp_path / "a.mp4", pixels)
+        written.add((tmp_path / "a.mp4").read_bytes())
+    assert len(written) == 1
+
+
 def test_a_clip_does_not_depend_on_the_size_of_other_splits(folder, tmp_path):
     moving_digits(tmp_path / "fewer", **{**SMALL, "unlabelled": 0, "test": 0})
     assert contents(tmp_path / "fewer" / "labelled") == contents(folder / "labelled")
@@ -86,6 +96,14 @@ def test_splits_share_no_scan_and_are_balanced():
         }
         assert all(digits[clip.scan] == clip.digit for clip in clips[split])
     assert len(scans["labelled"]) == 160
+
+
+def test_few_clips_still_meet_every_digit_and_every_motion():
+    parameters = builtin.Parameters(unlabelled=0, labelled=40, test=0, frames=16, size=32, seed=0)
+    clips = list(builtin._plan("labelled", parameters, builtin._scans()[1]))
+    assert set(Counter(clip.motion for clip in clips).values()) == {5}
+    assert set(Counter(clip.digit for clip in clips)) == set(range(10))
+    assert len({(clip.motion, clip.digit) for clip in clips}) == len({clip.scan for clip in clips}) == 40
 
 
 def test_complete_folder_is_left_alone(folder, capsys):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -255,7 +256,9 @@ def _plan(split: str, parameters: Parameters, digits: NDArray) -> Iterator[Clip]
         own = np.random.default_rng([seed, len(SPLITS), digit]).permutation(np.flatnonzero(digits == digit))
         pools.append(own[int(low * len(own)) : int(high * len(own))])
     for index, place in enumerate(order):
-        motion, digit, turn = MOTIONS[place % 8], int(place // 8 % 10), int(place // 80 * 8 + place % 8)
+        # Rounds of every motion with every digit; a last, partial round goes along diagonals, to meet all digits early.
+        diagonal = place % 8 if place >= count - count % 80 else 0
+        motion, digit, turn = MOTIONS[place % 8], int((place // 8 + diagonal) % 10), int(place // 80 * 8 + place % 8)
         scan = int(pools[digit][turn % len(pools[digit])])
         folder = split if split == "unlabelled" else f"{split}/{motion}"
         yield Clip(f"{folder}/{index:05d}.mp4", split, index, motion, digit, scan)
@@ -273,14 +276,18 @@ def _make(out: Path, clip: Clip, scan: NDArray, parameters: Parameters) -> None:
 
 def write_h264(path: Path, pixels: NDArray[np.uint8], fps: int = FPS) -> None:
     """Write RGB frames, uint8 [T, H, W, 3] with even H and W, as H.264 in MP4; the same pixels give the same bytes."""
-    # One thread: slices of several would make the bytes depend on the machine.
-    options = {"crf": "14", "preset": "veryfast", "threads": "1"}
+    # Two traps, each of which made one file in some dozens come out otherwise: swscale shares a frame among threads whose
+    # dithering races, unless told threads=1; and x264's fastest routines for a machine depend on where memory happens to
+    # be aligned, unless told to be independent of the processor.
+    options = {"crf": "14", "preset": "veryfast", "threads": "1", "x264-params": "cpu-independent=1"}
+    converter = VideoReformatter()
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.height, stream.width = pixels.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        for frame in pixels:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for rgb in pixels:
+            frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            container.mux(stream.encode(converter.reformat(frame, format="yuv420p", threads=1)))
         container.mux(stream.encode())
 
 
