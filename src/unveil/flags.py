@@ -131,13 +131,14 @@ def assemble(recipe: Callable[..., Recipe], flags: Mapping[str, Any]) -> Recipe:
         raise UserError(f"{recipe.__name__} cannot be built with these flags: {error}") from error
     if not isinstance(built, Recipe):
         raise UserError(f"{recipe.__name__} returned {type(built).__name__}; a recipe returns an unveil.Recipe.")
+    fields = field_flags()
     for name, value in flags.items():
         if name in own:
             continue
         group, _, item = name.rpartition(".")
         target: Any = getattr(built, GROUPS[group][0]) if group else built
-        kind = type(getattr(target, item))
-        setattr(target, item, kind(value) if kind in (int, float, tuple) else value)
+        kind = typing.get_origin(fields[name].type) or fields[name].type
+        setattr(target, item, value if isinstance(value, str) else kind(value))
     return built
 
 

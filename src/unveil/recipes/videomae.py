@@ -61,6 +61,7 @@ PRESETS = {
     "demo": {
         "videomae": {
             "size": "nano",
+            "augment": False,
             "ratio": 0.75,
             "masking": "random",
             "positions": "sincos",
@@ -85,13 +86,15 @@ PRESETS = {
             "crop": 32,
             "patch": 8,
             "flip": False,
-            "schedule.epochs": 200,
-            "schedule.warmup": 20,
-            "schedule.batch": 32,
+            "augment": False,
+            "drop_path": 0.0,
+            "schedule.epochs": 80,
+            "schedule.warmup": 8,
+            "schedule.batch": 16,
             "schedule.min_lr": 0.0,
-            "optimizer.lr": 2.4e-2,
+            "optimizer.lr": 3.2e-2,
             "optimizer.layer_decay": 1.0,
-            "loader.batch": 32,
+            "loader.batch": 16,
             "sample.repeats": 1,
             "sample.mixup": 0.0,
             "sample.cutmix": 0.0,
@@ -122,6 +125,7 @@ def videomae(
     positions: Literal["flat", "sincos"] = "flat",
     decoder_depth: int | None = None,
     normalize: Literal["channel"] | None = "channel",
+    augment: bool = True,
 ) -> Recipe:
     """VideoMAE: predict the pixels of 90 % of a clip, hidden in tubes, from the rest.
 
@@ -137,9 +141,11 @@ def videomae(
         positions: one sinusoid over all tokens in order, as published, or sines and cosines of time, row and column.
         decoder_depth: blocks of the decoder; 4, for sizes L and H 12 (debug and nano 2), unless given.
         normalize: subtract each tubelet's mean and divide by its deviation, colour by colour, or predict plain pixels.
+        augment: crop at several scales and mirror, as published; otherwise take the centre.
     """
     patchify = Patchify(tubelet, patch, patch, channels=3)
     grid = patchify.grid((frames, crop, crop))
+    plain = [ResizeShort(crop), CenterCrop(crop)]
     width, _, heads = dimensions(size)
     return Recipe(
         objective=MaskedAutoencoder(
@@ -161,8 +167,8 @@ def videomae(
         ),
         data=Data(
             Video(Dense(frames, stride)),
-            transform=[MultiScaleCrop(crop), HorizontalFlip()],
-            evaluation=[ResizeShort(crop), CenterCrop(crop)],
+            transform=[MultiScaleCrop(crop), HorizontalFlip()] if augment else plain,
+            evaluation=plain,
         ),
         optimizer=Optimizer(lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05),
         schedule=Schedule(epochs=1600, warmup=40, batch=2048, min_lr=1.25e-6),
@@ -182,6 +188,7 @@ def finetune(
     positions: Literal["flat", "sincos"] = "flat",
     drop_path: float | None = None,
     flip: bool = True,
+    augment: bool = True,
 ) -> Recipe:
     """VideoMAE's encoder, fine-tuned as in the released Kinetics-400 scripts: mean-pooled, layer-wise learning rates.
 
@@ -197,7 +204,9 @@ def finetune(
         positions: as in pre-training.
         drop_path: stochastic depth; 0.1, for size H 0.2, unless given.
         flip: mirror clips at random; turn it off where left and right mean something (Something-Something).
+        augment: RandAugment and crops of random size, as published; otherwise take the centre.
     """
+    plain = [ResizeShort(crop), CenterCrop(crop)]
     patchify = Patchify(tubelet, patch, patch, channels=3)
     encoder = ViT(
         size,
@@ -218,8 +227,11 @@ def finetune(
         data=Data(
             Video(Dense(frames, stride)),
             # timm's magnitude 7 of 10 is 21 of 30 here; its four operations apply with probability one half each.
-            transform=[RandAugment(2, 21), RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
-            evaluation=[ResizeShort(crop), CenterCrop(crop)],
+            transform=[
+                *([RandAugment(2, 21), RandomResizedCrop(crop)] if augment else plain),
+                *[HorizontalFlip()] * flip,
+            ],
+            evaluation=plain,
             erase=0.25,
             mixup=0.8,
             cutmix=1.0,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unveil.errors import UserError
 from unveil.run import read_lines, replacing
@@ -60,11 +60,9 @@ class Log:
         self.console = Console(stderr=True, quiet=quiet)
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("{task.fields[numbers]} · left"),
             TimeRemainingColumn(),
             console=self.console,
             disable=quiet or not self.console.is_terminal,
@@ -83,8 +81,8 @@ class Log:
         self.file.write(json.dumps(numbers) + "\n")
         self.file.flush()
         shown = (
-            f"loss {numbers['loss']:.4f}  {numbers['samples_per_s']:.1f} samples/s  "
-            f"waiting for data {100 * numbers['data_wait']:.0f} %"
+            f"loss {numbers['loss']:.4g} · {numbers['samples_per_s']:.3g} samples/s · "
+            f"data wait {100 * numbers['data_wait']:.0f} %"
         )
         self.progress.update(self.task, completed=numbers["step"], numbers=shown)
         # Without a terminal a bar is noise; a line every twentieth of the run says as much.

@@ -15,7 +15,7 @@ TIMES = 10
 
 
 class Monitor:
-    """Measures ten times in a run, on few enough samples that it costs a few percent of it.
+    """Measures ten times in a run (a very short one: at its end), on few enough samples that it costs a few percent of it.
 
     Pre-training: RankMe (2210.02885) of mean-pooled embeddings of training samples, as an early sign of collapse; with labels also
     kNN accuracy, gallery from the training split, queries from the validation split. Supervised: top-1 on the validation
@@ -34,7 +34,7 @@ class Monitor:
     ):
         self.data, self.classes, self.total = recipe.data, classes, total
         self.multi_label = train.multi_label or (held_out is not None and held_out.multi_label)
-        self.every = max(1, total // TIMES)
+        self.every = max(1, total // TIMES if total >= 2 * TIMES else total)
         self.supervised = hasattr(recipe.objective, "logits")
         self.loader = Loader(batch=min(recipe.loader.batch, 32), workers=0)
         self.held_out = held_out if held_out is not None and len(held_out) and classes else None
