@@ -20,13 +20,14 @@ import unveil
 from unveil import verbs
 
 PRESET = "demo"
+LABELS = 40  # five of each kind
 
 
 def main(out: Path, pretrainings: int, seeds: int) -> None:
     began = time.perf_counter()
     console = Console()
     data = out / "clips"
-    verbs.builtin("moving-digits", out=data)
+    verbs.builtin("moving-digits", out=data, labelled=LABELS)
     scores: dict[str, list[float]] = {}
 
     def note(row: str, run: str | Path, by: str, **more) -> None:
@@ -47,7 +48,7 @@ def main(out: Path, pretrainings: int, seeds: int) -> None:
             note("attentive probe, pre-trained", run.path, "attentive", seed=seed, **probe)
             flags = {"data": data / "labelled", "preset": PRESET, "seed": 100 * number + seed, "val_fraction": 0.0}
             name = f"{number}-{seed}"
-            console.rule(f"160 labels, seed {name}")
+            console.rule(f"{LABELS} labels, seed {name}")
             scratch = unveil.train("videomae", out=out / f"scratch-{name}", quiet=True, **flags)
             note("from scratch", scratch.path, "accuracy", data=data / "test")
             tuned = unveil.finetune(run.path, out=out / f"finetuned-{name}", quiet=True, **flags)

@@ -154,26 +154,26 @@ def _first_positional(argv: Sequence[str]) -> str | None:
 
 
 def _training(verb_name: str, argv: list[str]) -> None:
-    from unveil import recipes, verbs
+    from unveil import job, recipes, verbs
     from unveil.flags import describe
 
     verb = getattr(verbs, verb_name)
     parser = _Parser(f"unveil {verb_name}", inspect.getdoc(verb).split("\n")[0])  # type: ignore[union-attr]
     positionals, _ = _declare(parser, verb)
-    text = describe(verbs.Training)
-    for item in dataclasses.fields(verbs.Training):
-        parser.flag(item.name, _hint(verbs.Training, item.type), item.default, text[item.name])
+    text = describe(job.Training)
+    for item in dataclasses.fields(job.Training):
+        parser.flag(item.name, _hint(job.Training, item.type), item.default, text[item.name])
     subject = _first_positional(argv)
     if subject is None and not ({"-h", "--help"} & set(argv)):
         what = "a run folder" if verb_name == "finetune" else f"a recipe: {', '.join(recipes.names())}"
         raise UserError(f"unveil {verb_name} needs {what}. For example: unveil {verb_name} {EXAMPLES[verb_name]}")
     if subject is not None:
         if verb_name == "finetune":
-            function = recipes.find(verbs.finetuning_of(subject, {})[0])
+            function = recipes.find(job.finetuning_of(subject, {})[0])
         else:
             function = recipes.find(subject)
             if verb_name == "train":
-                function = _function(verbs.supervised_of(function))
+                function = _function(job.supervised_of(function))
         _declare_recipe(parser, function)
     given = parser.parse(argv)
     subject = given.pop(positionals[0])

@@ -40,7 +40,7 @@ class Monitor:
         self.held_out = held_out if held_out is not None and len(held_out) and classes else None
         # Measured without a mask, a sample costs about as much as a masked step of it: half a percent of all samples
         # seen, each time.
-        count = max(32, min(512, int(total * batch * 0.005)))
+        count = max(32, min(256, int(total * batch * 0.005)))
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count].sort().values
         self.sample = train.select(chosen.tolist())
         self.queries = None

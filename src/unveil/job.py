@@ -1,0 +1,264 @@
+"""From what a training verb was asked to a run folder, begun or resumed, and trained.
+
+Settles the flags, looks at the data, refuses what cannot work before anything is written.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unveil.errors import UserError
+
+if TYPE_CHECKING:
+    from unveil.data import Manifest
+    from unveil.recipe import Recipe
+    from unveil.run import Run
+
+Paths = str | Path | Sequence[str | Path]
+
+
+def paths_of(data: Paths) -> list[Path]:
+    return [Path(data)] if isinstance(data, str | Path) else [Path(path) for path in data]
+
+
+@dataclass
+class Training:
+    """How a run is carried out: flags that pretrain, finetune and train share, beside the recipe's own.
+
+    Args:
+        preset: a named set of the recipe's flags, e.g. small (sane on a CPU or a small GPU).
+        max_steps: stop after so many steps; warm-up and schedule shrink to fit. 0 writes the weights as initialised.
+        seed: of everything random.
+        device: auto, cpu, cuda or mps.
+        devices: processes, one device each.
+        val_fraction: share of the labelled files held out for validation (0.1 when there are labels); 0 for none.
+        max_bad: share of unreadable files above which the run stops.
+        logger: tensorboard, wandb or mlflow, besides log.jsonl; may be given several times.
+        overwrite: begin again even if --out holds a run.
+        quiet: print nothing.
+    """
+
+    preset: str | None = None
+    max_steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    val_fraction: float | None = None
+    max_bad: float = 0.1
+    logger: Sequence[str] = ()
+    overwrite: bool = False
+    quiet: bool = False
+
+
+def learns_from_labels(function: Callable[..., Any]) -> bool:
+    """A recipe that learns from labels has a number of classes; nothing else tells the two kinds apart."""
+    return "num_classes" in inspect.signature(function).parameters
+
+
+def supervised_of(recipe: str | Callable[..., Recipe]) -> str | Callable[..., Recipe]:
+    """The recipe itself when it learns from labels, otherwise its module's `finetune`.
+
+    Raises:
+        UserError: the module has none.
+    """
+    from unveil import recipes
+
+    function = recipes.find(recipe) if isinstance(recipe, str) else recipe
+    if learns_from_labels(function):
+        return recipe
+    module = recipes.module_of(function)
+    sibling = getattr(module, "finetune", None)
+    if sibling is None:
+        raise UserError(
+            f"{function.__name__} learns without labels, and {module.__name__} has no function `finetune(num_classes, …)` "
+            "that says how to train its encoder with labels. Add one beside it (unveil/recipes/videomae.py shows how)."
+        )
+    return sibling
+
+
+def finetuning_of(run: str | Path, flags: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The fine-tuning recipe's name for a run, and the flags with those it shares with the run."""
+    from unveil import recipes
+    from unveil.flags import name_of
+    from unveil.run import load
+
+    opened = load(run)
+    function = recipes.find(opened.info["recipe"])
+    if not learns_from_labels(function):
+        function = supervised_of(function)
+        assert callable(function)
+    own = inspect.signature(function).parameters
+    decided = {"num_classes", "multi_label"}
+    shared = {k: v for k, v in opened.info["flags"].items() if k in own and k not in decided}
+    name = name_of(function) if function is not recipes.find(opened.info["recipe"]) else opened.info["recipe"]
+    return name, {**shared, **flags}
+
+
+def carry_out(
+    verb: str,
+    recipe: str | Callable[..., Recipe],
+    data: Paths,
+    out: str | Path,
+    start: str | Path | None,
+    flags: dict[str, Any],
+) -> Run:
+    from unveil import recipes
+    from unveil.flags import expand, name_of
+    from unveil.run import choose_device, difference, load
+
+    how = Training(**{f.name: flags.pop(f.name) for f in fields(Training) if f.name in flags})
+    function = recipes.find(recipe) if isinstance(recipe, str) else recipe
+    choose_device(how.device)
+    flags = expand(function, how.preset, {k: v for k, v in flags.items() if v is not None})
+    out = Path(out)
+    asked = {
+        "recipe": name_of(recipe),
+        "flags": flags,
+        "data": [str(path.resolve()) for path in paths_of(data)],
+        "start": str(Path(start).resolve()) if start else None,
+        "max_steps": how.max_steps,
+        "seed": how.seed,
+        "val_fraction": how.val_fraction,
+    }
+    if how.overwrite and (out / "run.json").is_file():
+        shutil.rmtree(out)
+    if (out / "run.json").is_file():
+        run = load(out, how.device)
+        changed = difference(run.info["asked"], asked)
+        if changed or run.info["verb"] != verb:
+            listed = "\n".join(f"  {line}" for line in changed) or f"  it was made by: unveil {run.info['verb']}"
+            raise UserError(
+                f"{out} holds another run:\n{listed}\nUse the same flags to resume it, another --out, or --overwrite."
+            )
+        if run.info["status"] == "complete":
+            say(how.quiet, f"{out} is complete ({run.info['steps']} steps); nothing to do. --overwrite begins again.")
+            return run
+    else:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"--out {out} exists and is no run folder. Name a new folder, or empty this one.")
+        run = _begin(verb, function, asked, paths_of(data), out, how)
+    from unveil.training import Plan, fit
+
+    fit(
+        Plan(
+            out=out,
+            recipe=run.info["recipe"],
+            flags=run.info["flags"],
+            classes=run.classes,
+            seed=how.seed,
+            max_steps=how.max_steps,
+            start=asked["start"],
+            max_bad=how.max_bad,
+            loggers=list(how.logger),
+            device=how.device,
+            devices=how.devices,
+            precision=run.info["precision"],
+            quiet=how.quiet,
+        )
+    )
+    return load(out, how.device)
+
+
+def say(quiet: bool, text: str) -> None:
+    if not quiet:
+        from rich.console import Console
+
+        Console(stderr=True).print(text, highlight=False, markup=False)
+
+
+def _begin(
+    verb: str, function: Callable[..., Recipe], asked: dict[str, Any], data: list[Path], out: Path, how: Training
+) -> Run:
+    """Look at the data, settle what they decide, and write the run folder."""
+    import torch
+
+    from unveil.data import Manifest, signal_of, split
+    from unveil.flags import assemble, recipe_flags
+    from unveil.run import load, new_info, write_json
+
+    flags = dict(asked["flags"])
+    own = recipe_flags(function)
+    if "frames" in own and own["frames"].default is None and "frames" not in flags and signal_of(data) == "video":
+        flags["frames"] = 16  # the field's usual clip; a recipe whose `frames` is None without it reads images
+    with torch.device("meta"):
+        sketch = assemble(function, flags)
+    manifest = Manifest.scan(data, sketch.data.signal.suffixes)
+    supervised = learns_from_labels(function)
+    fraction = asked["val_fraction"]
+    if supervised:
+        manifest = _labelled(manifest, how.quiet)
+    classes = manifest.classes
+    train_rows, held_out = manifest, None
+    named = [row.split for row in manifest]
+    if fraction == 0:
+        train_rows = manifest.select([name not in ("val", "test") for name in named])
+    elif classes or any(named):
+        train_rows, held_out = split(manifest, 0.1 if fraction is None else fraction, seed=asked["seed"])
+    if supervised:
+        flags.setdefault("num_classes", len(classes))
+        if "multi_label" in own:
+            flags.setdefault("multi_label", manifest.multi_label)
+        if flags["num_classes"] != len(classes):
+            raise UserError(
+                f"--num-classes {flags['num_classes']}: the data have {len(classes)} classes. Leave the flag out; "
+                "the head is made for the classes of the data, whatever the start weights were trained on."
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    train_rows.save(out / "manifest.parquet")
+    if held_out is not None and len(held_out):
+        held_out.save(out / "validation.parquet")
+    info = new_info(
+        verb,
+        asked["recipe"],
+        flags,
+        asked=asked,
+        classes=classes,
+        multi_label=manifest.multi_label,
+        precision=sketch.precision,
+        preprocessing={
+            "signal": repr(sketch.data.signal),
+            "training": [repr(step) for step in sketch.data.transform],
+            "evaluation": [repr(step) for step in sketch.data.evaluation],
+            "mean": sketch.data.mean,
+            "std": sketch.data.std,
+        },
+        files={"train": len(train_rows), "validation": len(held_out) if held_out is not None else 0},
+        data_hash=manifest.hash,
+        licence_of_start=_licence(asked["start"]),
+    )
+    write_json(out / "run.json", info)
+    return load(out, how.device)
+
+
+def _labelled(manifest: Manifest, quiet: bool) -> Manifest:
+    """The rows that have a label.
+
+    Raises:
+        UserError: none, or one class only.
+    """
+    keep = [i for i, row in enumerate(manifest) if row.label]
+    how = "Put the files into one folder per class, or beside them a labels.csv with the columns path,label."
+    if not keep:
+        raise UserError(f"none of the {len(manifest)} files has a label. {how}")
+    if len(keep) < len(manifest):
+        say(quiet, f"{len(manifest) - len(keep)} of {len(manifest)} files have no label and are left out")
+        manifest = manifest.select(keep)
+    if len(manifest.classes) < 2:
+        raise UserError(
+            f"all {len(manifest)} files have the same label, {manifest.classes[0]!r}: there is nothing to tell apart. {how}"
+        )
+    return manifest
+
+
+def _licence(start: str | None) -> str | None:
+    """The licence that the start weights bring along: a run's own, handed on."""
+    if start and (Path(start) / "run.json").is_file():
+        info = json.loads((Path(start) / "run.json").read_text(encoding="utf-8"))
+        return info.get("licence_of_start") or "the start run's own weights (trained from scratch)"
+    return "unknown: a weights file, ask whoever made it" if start else None
