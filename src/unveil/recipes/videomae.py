@@ -70,7 +70,8 @@ PRESETS = {
             "crop": 32,
             "patch": 8,
             "decoder_depth": 2,
-            "schedule.epochs": 48,
+            "decoder_heads": 4,
+            "schedule.epochs": 64,
             "schedule.warmup": 1.5,
             "schedule.batch": 16,
             "schedule.min_lr": 0.0,
@@ -124,6 +125,7 @@ def videomae(
     masking: Literal["tube", "random"] = "tube",
     positions: Literal["flat", "sincos"] = "flat",
     decoder_depth: int | None = None,
+    decoder_heads: int | None = None,
     normalize: Literal["channel"] | None = "channel",
     augment: bool = True,
 ) -> Recipe:
@@ -140,6 +142,7 @@ def videomae(
         masking: the same places in every frame, or any.
         positions: one sinusoid over all tokens in order, as published, or sines and cosines of time, row and column.
         decoder_depth: blocks of the decoder; 4, for sizes L and H 12 (debug and nano 2), unless given.
+        decoder_heads: heads of the decoder; half the encoder's unless given.
         normalize: subtract each tubelet's mean and divide by its deviation, colour by colour, or predict plain pixels.
         augment: crop at several scales and mirror, as published; otherwise take the centre.
     """
@@ -157,7 +160,7 @@ def videomae(
                 Positions(grid, width // 2, positions),
                 width=width // 2,
                 depth=decoder_depth or DECODER_DEPTH.get(size, 4),
-                heads=heads // 2,
+                heads=decoder_heads or heads // 2,
                 embed_bias=False,
                 qkv_bias="qv",
             ),
