@@ -21,6 +21,7 @@ from unveil.data import (
     RandAugment,
     RandomResizedCrop,
     ResizeShort,
+    Uniform,
     Video,
 )
 from unveil.decoders import TransformerDecoder
@@ -185,6 +186,7 @@ def finetune(
     multi_label: bool = False,
     frames: int = 16,
     stride: int = 4,
+    sampling: Literal["dense", "uniform"] = "dense",
     crop: int = 224,
     patch: int = 16,
     tubelet: int = 2,
@@ -201,6 +203,7 @@ def finetune(
         multi_label: a sample may have several labels; taken from the data unless given.
         frames: of a clip.
         stride: between the frames of a clip, in frames of the file.
+        sampling: neighbouring frames, or one from each equal part of the video (Something-Something).
         crop: side of the clip, in pixels.
         patch: side of a tubelet, in pixels.
         tubelet: length of a tubelet, in frames.
@@ -228,7 +231,7 @@ def finetune(
             loss=classification(multi_label, smoothing=0.1),
         ),
         data=Data(
-            Video(Dense(frames, stride)),
+            Video({"dense": Dense(frames, stride), "uniform": Uniform(frames)}[sampling]),
             # timm's magnitude 7 of 10 is 21 of 30 here; its four operations apply with probability one half each.
             transform=[
                 *([RandAugment(2, 21), RandomResizedCrop(crop)] if augment else plain),

@@ -20,6 +20,7 @@ from unveil.data import (
     RandAugment,
     RandomResizedCrop,
     ResizeShort,
+    Uniform,
     Video,
 )
 from unveil.encoders import Size, ViT, dimensions
@@ -54,6 +55,7 @@ def vit(
     multi_label: bool = False,
     frames: int | None = None,
     stride: int = 4,
+    sampling: Literal["dense", "uniform"] = "dense",
     crop: int = 224,
     patch: int | None = None,
     tubelet: int = 2,
@@ -69,6 +71,7 @@ def vit(
         multi_label: a sample may have several labels; taken from the data unless given.
         frames: of a clip; images when there are none. Taken from the data unless given.
         stride: between the frames of a clip, in frames of the file.
+        sampling: neighbouring frames, or one from each equal part of the video.
         crop: side of the image or clip, in pixels.
         patch: side of a patch, in pixels; 16, or 14 for size H, unless given.
         tubelet: length of a tubelet, in frames; for clips.
@@ -81,7 +84,8 @@ def vit(
         key, signal, clips, crops = "image", Image(), 1, 1
         patchify, shape = Patchify(patch, patch, channels=3), (crop, crop)
     else:
-        key, signal, clips, crops = "video", Video(Dense(frames, stride)), 5, 3
+        clip = {"dense": Dense(frames, stride), "uniform": Uniform(frames)}[sampling]
+        key, signal, clips, crops = "video", Video(clip), 5, 3
         patchify, shape = Patchify(tubelet, patch, patch, channels=3), (frames, crop, crop)
     encoder = ViT(
         size,
