@@ -108,7 +108,7 @@ def by_attentive(
     test: Batches,
     layer: int | None = None,
     lrs: Sequence[float] = (1e-3,),
-    epochs: int = 40,
+    epochs: int | None = None,
     batch: int = 32,
     weight_decay: float = 0.01,
     heads: int | None = None,

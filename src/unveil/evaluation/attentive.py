@@ -18,6 +18,8 @@ from unveil.evaluation.linear import cross_entropy, split
 from unveil.heads import AttentiveHead
 from unveil.tokens import Tokens
 
+MIN_STEPS = 1000
+
 
 def attentive_probe(
     x: Tensor,
@@ -26,7 +28,7 @@ def attentive_probe(
     classes: int,
     device: torch.device | str = "cpu",
     lrs: Sequence[float] = (1e-3,),
-    epochs: int = 40,
+    epochs: int | None = None,
     batch: int = 32,
     weight_decay: float = 0.01,
     heads: int | None = None,
@@ -44,7 +46,8 @@ def attentive_probe(
         classes: their number.
         device: where the head is trained.
         lrs: learning rates to choose from.
-        epochs: passes over x.
+        epochs: passes over x; None for 40, or for as many as make 1,000 steps where samples are few: a probe that has
+            not converged measures its own training, and makes every encoder look poor.
         batch: samples a step.
         weight_decay: AdamW's.
         heads: of the attention; None for one per 64 channels.
@@ -56,6 +59,7 @@ def attentive_probe(
     if not lrs:
         raise UserError("--lrs: at least one learning rate is needed")
     target, multi_label = one_hot(labels, classes), labels.ndim == 2
+    epochs = epochs or max(40, math.ceil(MIN_STEPS / math.ceil(len(x) / batch)))
 
     def train(rows: Tensor, lr: float) -> nn.Module:
         return _train(x, target, rows, lr, epochs, batch, weight_decay, heads, seed, multi_label, device)
