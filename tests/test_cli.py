@@ -55,6 +55,16 @@ def test_recipe_flags_field_flags_and_the_verbs_own(called):
     assert "ratio" not in flags  # what was not given does not hide a preset
 
 
+def test_null_is_a_value_and_not_a_flag_left_out(called):
+    cli.run(["pretrain", "mae", "--data", "a", "--out", "o", "--normalize", "null", "--compile", "true"])
+    flags = called[0][1]
+    assert flags["normalize"] is None
+    assert flags["compile"] is True
+    assert "ratio" not in flags
+    with pytest.raises(UserError, match="size"):
+        cli.run(["pretrain", "mae", "--data", "a", "--out", "o", "--size", "null"])
+
+
 def test_dashes_underscores_equals_signs_and_any_order(called):
     cli.run(
         [

@@ -15,7 +15,9 @@ def folder(tmp_path):
     for i in range(8):
         rng = np.random.default_rng(i)
         video = torch.from_numpy(rng.integers(0, 255, (32, 64, 80, 3), dtype=np.uint8))
-        write_video(tmp_path / "clips" / ("ab"[i % 2]) / f"{i}.mp4", video, fps=16)
+        path = tmp_path / "clips" / "ab"[i % 2] / f"{i}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(path, video, fps=16)
     return tmp_path / "clips"
 
 

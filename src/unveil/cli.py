@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import sys
 import typing
+from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -177,38 +178,34 @@ def _training(verb_name: str, argv: list[str]) -> None:
         _declare_recipe(parser, function)
     given = parser.parse(argv)
     subject = given.pop(positionals[0])
-    verb(subject, **{name: value for name, value in given.items() if value is not None})
+    verb(subject, **given)
 
 
 def _declare_recipe(parser: _Parser, function: Callable[..., Any]) -> None:
     """A recipe's parameters and the fields of what it returns.
 
-    Their defaults are left out of the parse: a flag that was not given must not hide a preset or an inherited value.
+    Their defaults are left out of the parse: a flag that was not given must not hide a preset or an inherited value,
+    and one that was given as null must not pass for one that was not.
     """
     from unveil.flags import field_flags, recipe_flags
 
     for flag in {**field_flags(), **recipe_flags(function)}.values():
         known = flag.default not in (None, inspect.Parameter.empty)
-        hint = flag.type if _allows_none(flag.type) else flag.type | None
-        parser.flag(flag.name, hint, None, f"{flag.help} (default: {flag.default})" if known else flag.help)
+        parser.flag(flag.name, flag.type, SUPPRESS, f"{flag.help} (default: {flag.default})" if known else flag.help)
 
 
 def flags_for(title: str, function: Callable[..., Any], argv: Sequence[str]) -> dict[str, Any]:
     """The flags of a recipe on a command line that has nothing else but `--preset`."""
     parser = _Parser(title, "")
-    parser.flag("preset", str | None, None, "a named set of flags")
+    parser.flag("preset", str | None, SUPPRESS, "a named set of flags")
     _declare_recipe(parser, function)
-    return {name: value for name, value in parser.parse(argv).items() if value is not None}
+    return parser.parse(argv)
 
 
 def _function(recipe: Any) -> Callable[..., Any]:
     from unveil import recipes
 
     return recipes.find(recipe) if isinstance(recipe, str) else recipe
-
-
-def _allows_none(hint: Any) -> bool:
-    return type(None) in typing.get_args(hint)
 
 
 EXAMPLES = {

@@ -115,7 +115,7 @@ def carry_out(
     how = Training(**{f.name: flags.pop(f.name) for f in fields(Training) if f.name in flags})
     function = recipes.find(recipe) if isinstance(recipe, str) else recipe
     choose_device(how.device)
-    flags = expand(function, how.preset, {k: v for k, v in flags.items() if v is not None})
+    flags = expand(function, how.preset, flags)
     out = Path(out)
     asked = {
         "recipe": name_of(recipe),
