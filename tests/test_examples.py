@@ -40,7 +40,7 @@ def test_the_demo_runs_whole(tmp_path, monkeypatch):
     for verb in ("pretrain", "train", "finetune"):
         original = getattr(unveil, verb)
         monkeypatch.setitem(vars(unveil), verb, lambda *a, _f=original, **k: _f(*a, **{"max_steps": 2, **k}))
-    demo.main(tmp_path / "demo", pretrainings=1, seeds=1)
+    demo.main(tmp_path / "demo", pretrainings=2, seeds=1)
     assert {"report.html", "neighbours.html", "prediction.json", "results.json"} <= {
         path.name for path in (tmp_path / "demo").iterdir()
     }

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from unveil.errors import UserError
+
 # Crops and flips of a sample are drawn from its seed too; without this the mask would repeat their random numbers.
 SALT = 0x5DEECE66D
 
@@ -47,3 +49,12 @@ def draw(masker: Masker, grid: Sequence[int], seeds: Tensor) -> Mask:
     masks = [masker(grid, torch.Generator().manual_seed(seed ^ SALT)) for seed in seeds.tolist()]
     visible, masked = (torch.stack(part) for part in zip(*masks, strict=True))
     return Mask(visible, masked).to(seeds.device)
+
+
+def check_ratio(ratio: float) -> None:
+    """
+    Raises:
+        UserError: the ratio is not in [0, 1).
+    """
+    if not 0 <= ratio < 1:
+        raise UserError(f"A masking ratio (--ratio) lies in [0, 1), not {ratio}.")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unveil.errors import UserError
-from unveil.masking.mask import Mask
+from unveil.masking.mask import Mask, check_ratio
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,7 @@ class Random:
     ratio: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
-            raise UserError(f"A masking ratio (--ratio) lies in [0, 1), not {self.ratio}.")
+        check_ratio(self.ratio)
 
     def __call__(self, grid: Sequence[int], generator: torch.Generator) -> Mask:
         num = math.prod(grid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ def make_loggers(names: list[str], run: Path) -> list[Any]:
             elif name == "wandb":
                 made.append(loggers.WandbLogger(name=run.name, save_dir=str(run)))
             else:
-                made.append(loggers.MLFlowLogger(run_name=run.name, save_dir=str(run / "mlflow")))
+                # MLflow no longer writes to a plain folder; a server is named by its own variable.
+                store = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run.resolve() / 'mlflow.db'}"
+                made.append(loggers.MLFlowLogger(experiment_name="unveil", run_name=run.name, tracking_uri=store))
         except ModuleNotFoundError as error:
             raise UserError(f"--logger {name}: {error}. Install it: pip install 'unveil[loggers]'") from error
     return made
