@@ -15,6 +15,7 @@ from unveil.data.clips import Clip, Dense
 from unveil.data.images import read_image
 from unveil.data.labels_csv import read_labels
 from unveil.data.manifest import Row, list_files
+from unveil.data.measure import Measured, measure_image, measure_video
 from unveil.data.video import windows
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError, UserError
@@ -67,6 +68,15 @@ class Signal(Protocol):
         """
         ...
 
+    @staticmethod
+    def measure(path: str | os.PathLike[str]) -> Measured:
+        """Decode a whole file once, and say what it holds.
+
+        Raises:
+            DecodeError: the file cannot be read to its end.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Video:
@@ -79,6 +89,7 @@ class Video:
     clip: Clip
     key: ClassVar[str] = "video"
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
+    measure = staticmethod(measure_video)
 
     def read(self, row: Row, generator: torch.Generator | None = None) -> Tensor:
         with VideoReader(row.path) as video:
@@ -118,6 +129,7 @@ class Image:
 
     key: ClassVar[str] = "image"
     suffixes: ClassVar[frozenset[str]] = IMAGE_SUFFIXES
+    measure = staticmethod(measure_image)
 
     def read(self, row: Row, generator: torch.Generator | None = None) -> Tensor:
         return read_image(row.path)
@@ -132,6 +144,10 @@ class Image:
         self, path: str | os.PathLike[str], hop: float | None = None
     ) -> Iterator[tuple[float | None, float | None, Tensor]]:
         yield None, None, read_image(path)
+
+
+SIGNALS: tuple[type[Signal], ...] = (Video, Image)
+"""Every kind; no suffix belongs to two of them."""
 
 
 def _span(row: Row, video: VideoReader) -> tuple[float, float]:

@@ -1,0 +1,54 @@
+"""What a file holds, known from decoding it once from beginning to end."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from unveil.data.images import read_image
+from unveil.data.video_reader import VideoReader
+from unveil.errors import DecodeError
+
+
+class Measured(NamedTuple):
+    """What was found; None where it has no meaning for the kind of file.
+
+    `duration`: seconds until the last frame stops being shown. `fps`: frames per second, the mean where it varies.
+    `width`, `height`: as shown, upright. `frames`: as many as were decoded.
+    """
+
+    width: int
+    height: int
+    duration: float | None = None
+    fps: float | None = None
+    frames: int | None = None
+    has_audio: bool | None = None
+
+
+def measure_video(path: str | os.PathLike[str]) -> Measured:
+    """Decode every frame of a video.
+
+    Raises:
+        DecodeError: with the file and the decoder's words.
+    """
+    with VideoReader(path) as video:
+        frames, size = 0, (0, 0)
+        for _, frame in video.decode():
+            if not frames:
+                height, width = video.rgb(frame).shape[:2]
+                size = width, height
+            frames += 1
+        if not frames:
+            raise DecodeError(f"{path}: no frame could be decoded.")
+        duration = video.duration if video.end is None else video.end
+        return Measured(*size, duration, video.fps, frames, video.has_audio)
+
+
+def measure_image(path: str | os.PathLike[str]) -> Measured:
+    """Decode an image.
+
+    Raises:
+        DecodeError: with the file and the decoder's words.
+    """
+    _, height, width = read_image(path).shape
+    return Measured(width, height)
