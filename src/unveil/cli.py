@@ -30,7 +30,7 @@ unveil VERB …                                learn from unlabelled signals; th
   report RUN                                 one HTML page about a run
   recipes [NAME]                             the systems; one of them in full
   data builtin NAME --out DIR                small data made here
-  doctor                                     what this machine offers
+  doctor [RUN]                               what this machine offers; why a run's loss became NaN
 
 unveil VERB --help          the verb's flags;    unveil pretrain RECIPE --help    and the recipe's"""
 

@@ -1,11 +1,18 @@
-"""`unveil doctor`: what this machine offers, and what is missing."""
+"""`unveil doctor`: what this machine offers, and what is missing; `unveil doctor RUN`: why a run met a loss that is not finite."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unveil.training.replay import Replay
+
+MOST_LINES = 20
 
 
 def findings() -> list[tuple[str, bool, str]]:
@@ -71,15 +78,69 @@ def _codecs() -> list[tuple[str, bool, str]]:
     return rows
 
 
-def doctor() -> None:
-    """Print versions, devices, codecs and what is missing; exit with 1 if something is."""
+def doctor(run: str | Path | None = None, *, device: str = "auto") -> None:
+    """Print versions, devices, codecs and what is missing; exit with 1 if something is.
+
+    With a run: replay the step at which it met a loss or gradient that is not finite, and say where that begins; exit with
+    1 if it is not finite again.
+
+    Args:
+        run: run folder that holds nan/.
+        device: on which to replay: auto, cpu, cuda or mps.
+
+    Raises:
+        UserError: the run has kept no such step, or it cannot be read.
+    """
+    if run is not None:
+        from unveil.run import load
+        from unveil.training.replay import replay
+
+        replayed = replay(load(run, device))
+        print_replay(replayed)
+        if replayed.repeated:
+            sys.exit(1)
+        return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     rows: list[tuple[Any, ...]] = findings()
     table = Table(show_header=False, box=None)
     for what, good, found in rows:
-        table.add_row("ok" if good else "[red]MISSING[/red]", what, found)
+        table.add_row(Text("ok") if good else Text("MISSING", style="red"), what, Text(found))
     Console().print(table)
     if not all(good for _, good, _ in rows):
         sys.exit(1)
+
+
+def print_replay(found: Replay) -> None:
+    """A replayed step on the screen."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console()
+
+    def block(title: str, lines: Sequence[str], style: str = "") -> None:
+        if lines:
+            console.print(Text(title, style="bold"))
+            for line in lines[:MOST_LINES]:
+                console.print(Padding(Text(line, style=style, overflow="fold"), (0, 0, 0, 2)))
+            if len(lines) > MOST_LINES:
+                console.print(Text(f"  … {len(lines) - MOST_LINES} more"))
+
+    console.print(Text(f"step {found.step}: {found.recorded}"))
+    again = "it is not finite again" if found.repeated else "every value is finite this time"
+    console.print(Text(f"replayed on {found.device}: {again}"))
+    block("replayed losses", found.losses)
+    block("not as in the run", found.notes)
+    block("weights that were not finite before the step", found.weights, "red")
+    block("very large weights", found.huge)
+    block("samples that are not finite themselves", found.inputs, "red")
+    if found.origin is not None:
+        block("first not finite", [found.origin.where, *found.origin.values], "red")
+    block("backward pass", found.backward, "red")
+    block("files whose sample alone is enough", found.files, "red")
+    if found.float32 is not None:
+        block("in float32", ["finite" if found.float32 else "not finite either"])
+    block("what to do", found.advice)

@@ -6,6 +6,7 @@ checkpoints/          what resumption needs: weights, optimiser, counters; the l
 log.jsonl             one object a step
 manifest.parquet      what was trained on; validation.parquet: what was held out
 bad.jsonl             files that could not be read, with the decoder's words
+nan/                  a step whose loss or gradient was not finite, for `unveil doctor RUN`
 """
 
 from __future__ import annotations

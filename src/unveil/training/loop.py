@@ -23,7 +23,7 @@ from unveil.errors import UserError
 from unveil.flags import build
 from unveil.recipe import Recipe
 from unveil.run import choose_device, write_json
-from unveil.training import checkpoint
+from unveil.training import checkpoint, nonfinite
 from unveil.training.guards import BadFiles, Stop, out_of_memory
 from unveil.training.log import Log, make_loggers
 from unveil.training.monitor import Monitor
@@ -199,15 +199,22 @@ def _train(fabric: Fabric, plan: Plan) -> None:
                 set_rate(optimizer, rate)
                 objective.train()
                 objective.before_step(step / total)
-                numbers = _backward(fabric, model, chunks, data.signal.key, plan.seed, step, batch)
-                if not math.isfinite(numbers["loss"]):
-                    raise UserError(
-                        f"the loss is {numbers['loss']} at step {step + 1}: training has diverged. Lower --optimizer.lr, "
-                        "or lengthen --schedule.warmup; the last good checkpoint is kept."
-                    )
+                seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]
+                numbers, losses = _backward(fabric, model, chunks, data.signal.key, seeds, batch)
                 norm = fabric.clip_gradients(
                     model, optimizer, max_norm=recipe.clip_gradient or math.inf, error_if_nonfinite=False
                 )
+                norm = float(norm) if norm is not None else 0.0
+                taken = nonfinite.Step(step + 1, total, batch, numbers["loss"], norm, rate, losses, seeds)
+                if not taken.finite:
+                    # The loss and the norm are those of all processes, so that all of them come here.
+                    state = objective.state_dict() if first else None
+                    precision = fabric.strategy.precision.precision
+                    error = nonfinite.keep(
+                        plan.out, taken, chunks, manifest, objective, state, precision, fabric.device, rank, world
+                    )
+                    fabric.barrier()
+                    raise error
                 optimizer.step()
                 optimizer.zero_grad()
                 objective.after_step((step + 1) / total)
@@ -220,7 +227,7 @@ def _train(fabric: Fabric, plan: Plan) -> None:
                     **numbers,
                     "epoch": round((step + 1) / order.steps_per_epoch, 4),
                     "lr": rate,
-                    "gradient_norm": float(norm) if norm is not None else None,
+                    "gradient_norm": norm,
                     "samples_per_s": round(batch / spent, 3),
                     "data_wait": round(waited / spent, 4),
                     "bad": len(bad.known),
@@ -253,23 +260,25 @@ def _any(fabric: Fabric, flag: bool) -> bool:
 
 
 def _backward(
-    fabric: Fabric, model: Any, chunks: list[dict[str, Any]], key: str, seed: int, step: int, batch: int
-) -> dict[str, float]:
+    fabric: Fabric, model: Any, chunks: list[dict[str, Any]], key: str, seeds: list[int], batch: int
+) -> tuple[dict[str, float], list[float]]:
     """Gradients of the mean over the whole batch, whatever its division into micro-batches and processes.
 
     Each micro-batch's loss is weighted by its share of the *global* count; DDP averages over processes, so the share is
-    multiplied by their number. Returns the batch's means.
+    multiplied by their number. Returns the batch's means, and the losses of this process's micro-batches.
     """
     totals: dict[str, torch.Tensor] = {}
+    losses: list[torch.Tensor] = []
     for number, chunk in enumerate(chunks):
         chunk = {name: fabric.to_device(value) if name != "bad" else value for name, value in chunk.items()}
         share = len(chunk[key]) / batch
-        torch.manual_seed(sample_seed(seed, step, fabric.global_rank, number))
+        torch.manual_seed(seeds[number])
         with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
             outputs = model(chunk)
             fabric.backward(outputs["loss"] * (share * fabric.world_size))
+        losses.append(outputs["loss"].detach())
         for name, value in outputs.items():
             totals[name] = totals.get(name, torch.zeros((), device=fabric.device)) + value.detach().float() * share
     if fabric.world_size > 1:
         totals = {name: fabric.all_reduce(value, reduce_op="sum") for name, value in totals.items()}  # type: ignore[misc]
-    return {name: float(value) for name, value in totals.items()}
+    return {name: float(value) for name, value in totals.items()}, [float(loss) for loss in losses]
