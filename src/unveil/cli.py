@@ -29,6 +29,7 @@ unveil VERB …                                learn from unlabelled signals; th
   search INDEX    FILE                       what is most like a file
   report RUN                                 one HTML page about a run
   recipes [NAME]                             the systems; one of them in full
+  data check DIR                             decode every file once; what is bad, copied, missing
   data builtin NAME --out DIR                small data made here
   doctor [RUN]                               what this machine offers; why a run's loss became NaN
 
@@ -215,12 +216,26 @@ EXAMPLES = {
 }
 
 
-def _plain(verb_name: str, verb: Callable[..., Any], argv: list[str]) -> None:
+def _plain(verb_name: str, verb: Callable[..., Any], argv: list[str]) -> Any:
     parser = _Parser(f"unveil {verb_name}", inspect.getdoc(verb).split("\n")[0])  # type: ignore[union-attr]
     positionals, many = _declare(parser, verb)
     given = parser.parse(argv)
     arguments = [given.pop(name) for name in positionals] + list(given.pop(many) if many else [])
-    verb(*arguments, **given)
+    return verb(*arguments, **given)
+
+
+def _data(argv: list[str]) -> None:
+    """`unveil data …`; a check that found bad files exits with status 1."""
+    from unveil import verbs
+    from unveil.flags import nearest
+
+    known = ("check", "builtin")
+    if not argv or argv[0] not in known:
+        near = nearest(argv[0], known) if argv else ""
+        raise UserError(f"unveil data: use {' or '.join(f'`unveil data {name}`' for name in known)}.{near}")
+    result = _plain(f"data {argv[0]}", getattr(verbs, argv[0]), argv[1:])
+    if argv[0] == "check" and result.bad:
+        sys.exit(1)
 
 
 def run(argv: list[str]) -> None:
@@ -253,11 +268,7 @@ def run(argv: list[str]) -> None:
 
         _plain("doctor", doctor, rest)
     elif verb == "data":
-        from unveil.verbs import builtin
-
-        if not rest or rest[0] != "builtin":
-            raise UserError("unveil data: use `unveil data builtin NAME --out DIR`.")
-        _plain("data builtin", builtin, rest[1:])
+        _data(rest)
     else:
         from unveil.flags import nearest
 

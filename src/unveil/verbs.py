@@ -16,6 +16,7 @@ from unveil.job import Paths, carry_out, finetuning_of, learns_from_labels, path
 
 if TYPE_CHECKING:
     from unveil.data import Manifest
+    from unveil.data.checked import Checked
     from unveil.evaluation import Report
     from unveil.recipe import Recipe
     from unveil.run import Run
@@ -306,6 +307,42 @@ def report(run: str | Path | Run, *, out: str | Path | None = None, device: str 
     path = write(_open(run, device), Path(out) if out else None)
     say(quiet, f"written to {path}")
     return path
+
+
+def check(
+    *folders: str | Path,
+    out: str | Path | None = None,
+    workers: int = -1,
+    timeout: float | None = None,
+    recheck: bool = False,
+    quiet: bool = False,
+) -> Checked:
+    """Decode every file once and write FOLDER/manifest.parquet, which all verbs then use.
+
+    Args:
+        folders: folders of media files.
+        out: one manifest of all folders, above them, instead of one in each.
+        workers: processes that decode; -1 for one per core.
+        timeout: seconds a file may take; a minute, and a second more for each 100 kB, by default.
+        recheck: decode all files again, also those that were good and have not changed.
+        quiet: print nothing.
+
+    Returns:
+        What was found: `.bad`, `.duplicates`, `.manifest`. (The command's status is 1 when some files are bad.)
+
+    Raises:
+        UserError: no such folder, no media in it, or it cannot be written to.
+    """
+    from unveil.data.check import check as check_files
+
+    checked = check_files(folders, out, workers=workers, timeout=timeout, recheck=recheck, quiet=quiet)
+    if not quiet:
+        from rich.console import Console
+
+        console = Console()
+        for style, text in checked.sentences():
+            console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    return checked
 
 
 def builtin(

@@ -49,9 +49,9 @@ def test_layout_and_format(folder):
 
 
 def test_digit_labels_name_every_labelled_file(folder):
-    with (folder / "digits" / "labels.csv").open(newline="") as file:
+    with (folder / "digits.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    paths = {(folder / "digits" / row["path"]).resolve() for row in rows}
+    paths = {(folder / row["path"]).resolve() for row in rows}
     assert paths == {path.resolve() for split in ("labelled", "test") for path in (folder / split).rglob("*.mp4")}
     assert Counter(row["split"] for row in rows) == {"train": 16, "test": 8}
     _, digits = builtin._scans()

@@ -73,9 +73,9 @@ def test_split_folders(tmp_path):
 
 def test_several_paths_files_and_lists(tmp_path):
     touch(tmp_path, "one/1.mp4", "2.mp4", "lists/3.mp4")
-    (tmp_path / "lists/own.csv").write_text("path,label\n3.mp4,x\n../2.mp4,\n")
+    (tmp_path / "lists/own.csv").write_text("path,label\n3.mp4,x\nno/../3.mp4,\n")
     manifest = Manifest.scan([tmp_path / "one", str(tmp_path / "2.mp4"), tmp_path / "lists/own.csv"], MP4)
-    assert [os.path.basename(row.path) for row in manifest] == ["1.mp4", "2.mp4", "3.mp4", "2.mp4"]
+    assert [os.path.basename(row.path) for row in manifest] == ["1.mp4", "2.mp4", "3.mp4", "3.mp4"]
     assert [row.label for row in manifest] == ["", "", "x", ""]
 
 
@@ -119,6 +119,9 @@ def test_labels_csv(tmp_path):
         ("path,label,start,end\na.mp4,x,3,3\n", "line 2, column end: 3.0 is not after"),
         ("path,label,split\na.mp4,x,dev\n", "line 2, column split: 'dev'"),
         ('path,label\n"a.mp4,x\n', "cannot be read as CSV"),
+        ("path,label\n../a.mp4,x\n", "line 2, column path: '../a.mp4' leaves the folder .* link their folder"),
+        ("path,label\nno/../../a.mp4,x\n", "line 2, column path: .* leaves the folder"),
+        ("path,label\n/etc/a.mp4,x\n", "line 2, column path: '/etc/a.mp4' leaves the folder"),
     ],
 )
 def test_mistakes_in_a_list(tmp_path, text, message):
@@ -153,7 +156,27 @@ def test_links(tmp_path):
     assert short(Manifest.scan([tmp_path / "data"], MP4), tmp_path / "data") == [
         ("a/1.mp4", "a", ""),
         ("b/2.mp4", "b", ""),
+        ("gone.mp4", "", ""),
     ]
+
+
+def test_whatever_is_named_like_a_file_is_listed(tmp_path):
+    """What it really is shows when it is read: none of these may vanish without a word."""
+    touch(tmp_path, "folder.mp4/notes.txt", "clips.mp4/1.mp4", "clips.mp4/inner.gif/x.txt")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "bytes\udcff.mp4").write_bytes(b"")
+    names = [name for name, _, _ in short(Manifest.scan([tmp_path], MP4), tmp_path)]
+    assert names == [
+        "bytes\\xff.mp4",
+        "clips.mp4/1.mp4",
+        "clips.mp4/inner.gif",
+        "folder.mp4",
+        "loop.mp4",
+        "pipe.mp4",
+    ]
+    (tmp_path / "labels.csv").write_text("path,label\npipe.mp4,a\nfolder.mp4,b\nloop.mp4,c\n")
+    assert len(Manifest.scan([tmp_path], MP4)) == 3
 
 
 def test_select_save_hash(tmp_path):

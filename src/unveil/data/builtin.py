@@ -84,7 +84,7 @@ def moving_digits(
     OUT/unlabelled/00000.mp4          for pre-training
     OUT/labelled/<motion>/00000.mp4   for fine-tuning
     OUT/test/<motion>/00000.mp4       the same motions, with scans of digits that are nowhere else
-    OUT/digits/labels.csv             the digit of each labelled (split train) and test file
+    OUT/digits.csv                    the digit of each labelled (split train) and test file
     OUT/moving-digits.json            the parameters, and a digest of the files
     ```
 
@@ -131,7 +131,7 @@ def moving_digits(
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    if missing or not (out / "digits" / "labels.csv").exists():
+    if missing or not (out / "digits.csv").exists():
         _write_digits(out, clips)
     digest = _digest(out, clips)
     if state.get("sha256") not in (None, digest):
@@ -293,16 +293,13 @@ def write_h264(path: Path, pixels: NDArray[np.uint8], fps: int = FPS) -> None:
 
 def _write_digits(out: Path, clips: list[Clip]) -> None:
     """The second labelling of the same files; the scan is the group, so that no validation split divides it."""
-    folder = out / "digits"
-    folder.mkdir(exist_ok=True)
-    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+    with (out / "digits.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label", "split", "group"])
         for clip in clips:
             if clip.split != "unlabelled":
-                writer.writerow(
-                    [f"../{clip.path}", clip.digit, {"labelled": "train"}.get(clip.split, clip.split), clip.scan]
-                )
+                split = {"labelled": "train"}.get(clip.split, clip.split)
+                writer.writerow([clip.path, clip.digit, split, clip.scan])
 
 
 def _digest(out: Path, clips: list[Clip]) -> str:

@@ -18,7 +18,8 @@ REQUIRED = ("path", "label")
 def read_labels(file: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The lines of a list of labels as (line number, fields of a manifest row).
 
-    Paths are relative to the list. `start` and `end` are seconds, empty for the file's own. An empty label is none.
+    Paths are relative to the list, and stay below its folder: a list from elsewhere is not to name other files of this
+    machine. `start` and `end` are seconds, empty for the file's own. An empty label is none.
 
     Raises:
         UserError: naming the line and the column.
@@ -65,9 +66,15 @@ def _check_header(file: str, header: list[str]) -> None:
 def _fields(place: str, folder: str, line: dict[str, str], exists: dict[str, bool]) -> dict[str, Any]:
     if not line["path"]:
         raise UserError(f"{place}, column path: is empty.")
-    path = os.path.normpath(os.path.join(folder, line["path"]))
+    relative = os.path.normpath(line["path"])
+    if "\0" in relative or os.path.isabs(relative) or relative.split(os.sep, 1)[0] == os.pardir:
+        raise UserError(
+            f"{place}, column path: {line['path']!r} leaves the folder of the list. Paths are relative to it and stay below "
+            "it: put the list above the files, or link their folder into its own."
+        )
+    path = os.path.join(folder, relative)
     if path not in exists:  # segments name the same file over and over
-        exists[path] = os.path.isfile(path)
+        exists[path] = os.path.lexists(path)  # what is there but no readable file is found out by reading it
     if not exists[path]:
         raise UserError(f"{place}, column path: no such file {path}.")
     split = line.get("split", "").lower()

@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
-from unveil.data.labels_csv import read_labels
+from unveil.data import manifest_file
+from unveil.data.listing import list_files, list_rows, listed_suffixes
+from unveil.data.row import SCHEMA, Row, label_names
 from unveil.errors import UserError
 
-SPLITS = ("train", "val", "test")
-SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("label", pa.string()),
-        ("start", pa.float64()),
-        ("end", pa.float64()),
-        ("split", pa.string()),
-        ("group", pa.string()),
-    ]
-)
+pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
+
+__all__ = ["Manifest", "Row", "label_names", "list_files"]
 
 
-class Row(NamedTuple):
-    """A file, or the part of it from `start` to `end` (seconds; None: from its beginning, to its end).
-
-    `label`: several are joined by ";", "" for none. `split`: "", "train", "val" or "test". `group`: rows of one group
-    are never divided between training and validation; "" for none but its own file.
-    """
-
-    path: str
-    label: str = ""
-    start: float | None = None
-    end: float | None = None
-    split: str = ""
-    group: str = ""
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
 
 
 class Manifest:
@@ -65,36 +50,50 @@ class Manifest:
         return cls(pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA))
 
     @classmethod
-    def scan(cls, paths: Sequence[str | os.PathLike[str]], suffixes: Collection[str]) -> Manifest:
+    def scan(
+        cls,
+        paths: Sequence[str | os.PathLike[str]],
+        suffixes: Collection[str],
+        warn: Callable[[str], None] = _warn,
+        anew: bool = False,
+    ) -> Manifest:
         """List files; none is opened.
 
         Args:
-            paths: folders, single files, and lists of labels (`.csv`). A folder that holds `labels.csv` is read from it.
-                Otherwise all its files are listed, sorted, without hidden ones; folders named `train`, `val`, `test` at the
-                top give the split, the folders below it the label.
+            paths: folders, single files, lists of labels (`.csv`) and manifests (`.parquet`). A folder that holds
+                `manifest.parquet`, as `unveil data check` leaves it, is read from that, one that holds `labels.csv` from
+                this. Otherwise all its files are listed, sorted, without hidden ones; folders named `train`, `val`, `test`
+                at the top give the split, the folders below it the label.
             suffixes: of the files that are meant, with the dot, in lower case: {".mp4"}.
+            warn: told when files changed since their manifest was made.
+            anew: list files also where a manifest is.
 
         Raises:
-            UserError: nothing there, no such file, a mistake in a list (with its line and column).
+            UserError: nothing there, no such file, a mistake in a list (with its line and column), a manifest with paths
+                outside its folder.
         """
-        rows: list[Row] = []
+        tables: list[pa.Table] = []
         wanted = {suffix.lower() for suffix in suffixes}
         for path in paths:
             path = os.path.abspath(path)
             if not os.path.exists(path):
                 raise UserError(f"{path}: no such file or folder.")
-            if os.path.isdir(path):
-                listed = os.path.join(path, "labels.csv")
-                rows += _read_list(listed, wanted) if os.path.isfile(listed) else _list_folder(path, wanted)
-            elif path.lower().endswith(".csv"):
-                rows += _read_list(path, wanted)
-            elif _suffix(path) in wanted:
-                rows.append(Row(path))
+            if (kept := manifest_of(path)) and not anew:
+                table, changes = manifest_file.read(kept)
+                if changes:
+                    folder = os.path.dirname(kept)
+                    warn(
+                        f"{folder} changed since it was checked ({'; '.join(changes)}): run `unveil data check` again."
+                    )
+                table = table.filter(_has_suffix(table["path"], wanted))
+                if not len(table):
+                    raise UserError(f"{kept}: none of its files ends in {listed_suffixes(wanted)}.")
+                tables.append(table)
             else:
-                raise UserError(f"{path}: not one of {_listed(wanted)}.")
-        if not rows:
+                tables.append(cls.of(list_rows(path, wanted)).table)
+        if not tables:
             raise UserError("no files: give at least one folder or file.")
-        return cls.of(rows)
+        return cls(pa.concat_tables(tables, promote_options="default"))
 
     # ---- reading
 
@@ -139,20 +138,55 @@ class Manifest:
 
     @property
     def hash(self) -> str:
-        """A hash of what the rows say (path, label, start, end); the same when the whole folder is moved."""
-        digest = hashlib.sha256()
-        columns = (self.column(name) for name in ("label", "start", "end"))
-        for path, label, start, end in zip(self.relative_paths(), *columns, strict=True):
-            fields = (path, label, repr(start), repr(end))
-            digest.update("\0".join(fields).encode("utf-8", "surrogateescape") + b"\n")
-        return digest.hexdigest()
+        """A hash of what the rows say, and another of the files' content where that was measured: "rows" or "rows-content".
+
+        Both are the same when the whole folder is moved. See `agrees`.
+        """
+        says = hashlib.sha256()
+        for column in (self._relative_paths(), *(self._table.column(name) for name in SCHEMA.names if name != "path")):
+            _update(says, column)
+        if "hash" not in self._table.column_names or self._table.column("hash").null_count == len(self):
+            return says.hexdigest()
+        content = hashlib.sha256()
+        _update(content, self._table.column("hash"))
+        return f"{says.hexdigest()}-{content.hexdigest()}"
+
+    def agrees(self, recorded: str) -> bool:
+        """Whether these are the data that had the hash `recorded`, as far as both were measured."""
+        return all(now == then for now, then in zip(self.hash.split("-"), recorded.split("-"), strict=False))
 
     def relative_paths(self) -> list[str]:
         """The paths below the folder that all have in common, with forward slashes: the same wherever the data lie."""
-        paths = self.column("path")
-        root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-        cut = len(root) + (not root.endswith(os.sep)) if root else 0
-        return [path[cut:].replace(os.sep, "/") for path in paths]
+        return self._relative_paths().to_pylist()
+
+    def _relative_paths(self) -> pa.ChunkedArray:
+        paths = self._table.column("path")
+        # What the first and the last in alphabetical order begin with, all between begin with.
+        ends = pc.min_max(paths).as_py()
+        root = os.path.commonpath([os.path.dirname(end or "") for end in ends.values()])
+        cut = len(root) + (bool(root) and not root.endswith(os.sep))
+        relative = pc.utf8_slice_codeunits(paths, cut)
+        if os.sep != "/":
+            relative = pc.replace_substring(relative, os.sep, "/")
+        return relative
+
+    def bad_files(self) -> list[tuple[str, str]]:
+        """The files that were found unreadable when they were checked, each once: (path, what the decoder said)."""
+        if "error" not in self._table.column_names:
+            return []
+        bad = self._table.select(["path", "error"]).filter(pc.field("error").is_valid())
+        pairs = dict(zip(bad["path"].to_pylist(), bad["error"].to_pylist(), strict=True))
+        return [(path, f"{path}: {error}") for path, error in pairs.items()]
+
+    def readable(self) -> Manifest:
+        """The rows whose file was not found unreadable."""
+        if "error" not in self._table.column_names:
+            return self
+        return Manifest(self._table.filter(pc.field("error").is_null()))
+
+    def labelled(self) -> Manifest:
+        """The rows that have a label."""
+        return Manifest(self._table.filter(pc.field("label") != ""))
 
     # ---- choosing and keeping
 
@@ -188,74 +222,41 @@ class Manifest:
             raise UserError(f"{path}: not a manifest ({error}).") from error
 
 
-def label_names(label: str) -> list[str]:
-    """The labels that are joined in `label` by ";"."""
-    return [name for part in label.split(";") if (name := part.strip())]
+def manifest_of(path: str) -> str | None:
+    """The manifest that speaks for a path: the one in a folder, or the path itself; None where there is none."""
+    if os.path.isdir(path):
+        kept = os.path.join(path, manifest_file.NAME)
+        return kept if os.path.isfile(kept) else None
+    return path if path.lower().endswith(".parquet") else None
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def suffixes_in(file: str) -> dict[str, int]:
+    """How many rows of a kept manifest have which suffix.
+
+    Raises:
+        UserError: as for `manifest_file.read`.
+    """
+    paths = pc.utf8_lower(manifest_file.read(file)[0]["path"])
+    found = pc.extract_regex(paths, r"(?P<suffix>\.[^./\\]*)?$")
+    counts = pc.struct_field(found, [0]).value_counts()
+    return {entry["values"] or "": entry["counts"] for entry in counts.to_pylist()}
 
 
-def _listed(suffixes: Iterable[str]) -> str:
-    return ", ".join(sorted(suffixes)) or "none"
+def _has_suffix(paths: pa.ChunkedArray, suffixes: Collection[str]) -> pa.ChunkedArray:
+    pattern = "(" + "|".join(re.escape(suffix) for suffix in sorted(suffixes)) + ")$"
+    return pc.match_substring_regex(paths, pattern, ignore_case=True)
 
 
-def list_files(root: str) -> list[str]:
-    """All files below `root`, sorted, without hidden ones. Links are followed; a loop of links is entered once."""
-    files: list[str] = []
-
-    def identity(status: os.stat_result) -> tuple[int, int]:
-        return status.st_dev, status.st_ino
-
-    def enter(folder: str, above: frozenset[tuple[int, int]]) -> None:
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be listed ({error.strerror}).") from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            try:
-                folder_id = identity(entry.stat()) if entry.is_dir() else None
-                is_file = entry.is_file()
-            except OSError:  # a link to itself
-                continue
-            if is_file:
-                files.append(entry.path)
-            elif folder_id is not None and folder_id not in above:
-                enter(entry.path, above | {folder_id})
-
-    enter(root, frozenset({identity(os.stat(root))}))
-    return files
-
-
-def _list_folder(root: str, suffixes: Collection[str]) -> list[Row]:
-    all_files = list_files(root)
-    files = [path for path in all_files if _suffix(path) in suffixes]
-    if not files:
-        found = _listed({_suffix(path) or "(no suffix)" for path in all_files})
-        raise UserError(f"{root}: no file ends in {_listed(suffixes)} (found: {found}).")
-    parents = [os.path.dirname(os.path.relpath(path, root)).replace(os.sep, "/") for path in files]
-    tops = {parent.split("/", 1)[0] for parent in parents}
-    splits = tops & set(SPLITS)
-    if splits and tops - splits:
-        others = ", ".join(sorted(top + "/" if top else "files" for top in tops - splits)[:5])
-        raise UserError(
-            f"{root}: {_listed(splits)} beside {others}. Keep all files in train/, val/ and test/, or none; "
-            "or say in labels.csv (path,label,split) what is meant."
-        )
-    rows = []
-    for path, parent in zip(files, parents, strict=True):
-        split, _, label = parent.partition("/") if splits else ("", "", parent)
-        rows.append(Row(path, label, split=split))
-    return rows
-
-
-def _read_list(path: str, suffixes: Collection[str]) -> list[Row]:
-    rows = []
-    for line, fields in read_labels(path):
-        if _suffix(fields["path"]) not in suffixes:
-            raise UserError(f"{path}, line {line}, column path: {fields['path']} is not one of {_listed(suffixes)}.")
-        rows.append(Row(**fields))
-    return rows
+def _update(digest: hashlib._Hash, column: pa.ChunkedArray) -> None:
+    """Hash a column's values; their lengths first, so that no two columns run into each other."""
+    if pa.types.is_string(column.type):
+        lengths = pc.binary_length(column).fill_null(-1)
+        digest.update(np.asarray(lengths, np.int64).tobytes())
+        for chunk in column.chunks:
+            filled = chunk.fill_null("")
+            _, offsets, data = filled.buffers()
+            if len(filled) and data is not None:
+                bounds = np.frombuffer(offsets, np.int32)
+                digest.update(memoryview(data)[bounds[filled.offset] : bounds[filled.offset + len(filled)]])
+    else:
+        digest.update(np.asarray(column.fill_null(np.nan), np.float64).tobytes())

@@ -14,7 +14,8 @@ from torch import Tensor
 from unveil.data.clips import Clip, Dense
 from unveil.data.images import read_image
 from unveil.data.labels_csv import read_labels
-from unveil.data.manifest import Row, list_files
+from unveil.data.listing import list_files, suffix
+from unveil.data.manifest import Row, manifest_of, suffixes_in
 from unveil.data.measure import Measured, measure_image, measure_video
 from unveil.data.video import windows
 from unveil.data.video_reader import VideoReader
@@ -166,7 +167,7 @@ def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
     """What most of the files are, by their suffixes: "video" or "image".
 
     Args:
-        paths: folders, files and lists of labels, as for `Manifest.scan`.
+        paths: folders, files, lists of labels and manifests, as for `Manifest.scan`.
 
     Raises:
         UserError: no such path, or neither kind of file there.
@@ -175,16 +176,19 @@ def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
     for path in [os.path.abspath(path) for path in paths]:
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file or folder.")
+        if kept := manifest_of(path):
+            count.update(suffixes_in(kept))
+            continue
         listed = os.path.join(path, "labels.csv") if os.path.isdir(path) else path
         if listed.lower().endswith(".csv") and os.path.isfile(listed):
             names = [fields["path"] for _, fields in read_labels(listed)]
         else:
-            names = list_files(path) if os.path.isdir(path) else [path]
-        count.update(os.path.splitext(name)[1].lower() for name in names)
-    videos = sum(number for suffix, number in count.items() if suffix in VIDEO_SUFFIXES)
-    images = sum(number for suffix, number in count.items() if suffix in IMAGE_SUFFIXES)
+            names = list_files(path, VIDEO_SUFFIXES | IMAGE_SUFFIXES) if os.path.isdir(path) else [path]
+        count.update(suffix(name) for name in names)
+    videos = sum(number for name, number in count.items() if name in VIDEO_SUFFIXES)
+    images = sum(number for name, number in count.items() if name in IMAGE_SUFFIXES)
     if not videos and not images:
-        found = ", ".join(sorted(suffix or "(no suffix)" for suffix in count)) or "nothing"
+        found = ", ".join(sorted(name or "(no suffix)" for name in count)) or "nothing"
         raise UserError(f"{', '.join(map(str, paths))}: no video and no image files (found: {found}).")
     return "video" if videos >= images else "image"
 

@@ -1,0 +1,216 @@
+"""`manifest.parquet`, which `unveil data check` leaves beside the files: written, read, and found out of date.
+
+Paths in it are relative to its own folder, with forward slashes, so that the two can be moved together; a path that leaves
+the folder is refused. Beside the rows it remembers what they were made from: the digest of labels.csv, or of each folder
+its time of modification and the names in it. So an unchanged tree costs one `stat` for each folder, however many files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from unveil.data.listing import as_text, list_files, suffix, walk
+from unveil.data.row import SCHEMA, SPLITS
+from unveil.errors import UserError
+from unveil.run import replacing
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
+
+NAME = "manifest.parquet"
+FORMAT = 1
+_KEY = b"unveil"
+
+MEASURED = pa.schema(
+    [
+        ("hash", pa.string()),  # BLAKE2b of the content, 32 hexadecimal digits
+        ("duration", pa.float64()),  # seconds
+        ("fps", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("frames", pa.int64()),
+        ("has_audio", pa.bool_()),
+        ("size", pa.int64()),  # bytes
+        ("mtime_ns", pa.int64()),
+        ("error", pa.string()),  # null: decoded to its end
+    ]
+)
+"""The columns that are measured, null where they have no meaning (an image) or could not be found out (a bad file)."""
+
+
+def write(table: pa.Table, file: str, sources: list[dict[str, Any]]) -> None:
+    """Write a manifest, in one step.
+
+    Args:
+        table: with absolute paths, all below the folder of `file`.
+        file: whose folder the paths become relative to.
+        sources: see `survey`.
+    """
+    folder = os.path.dirname(os.path.abspath(file))
+    cut = len(folder) + (not folder.endswith(os.sep))
+    relative = pc.utf8_slice_codeunits(table["path"], cut)
+    if os.sep != "/":
+        relative = pc.replace_substring(relative, os.sep, "/")
+    table = table.set_column(table.column_names.index("path"), SCHEMA.field("path"), relative)
+    about = json.dumps({"format": FORMAT, "sources": sources})
+    with replacing(Path(file)) as temporary:
+        pq.write_table(table.replace_schema_metadata({_KEY: about.encode()}), os.fspath(temporary))
+
+
+def stamp(file: str, sources: list[dict[str, Any]]) -> None:
+    """Tell a manifest the time of its folder, which `write` modified by putting it there.
+
+    It is the last thing to do in that folder. Without it, reading the manifest would compare the names in the folder.
+    """
+    folder = os.path.dirname(os.path.abspath(file))
+    for source in sources:
+        recorded = source.get("folders", {}).get(".")
+        if source["folder"] == "." and recorded and _names(folder, source["suffixes"]) == recorded[1]:
+            os.utime(file, ns=(os.stat(file).st_atime_ns, os.stat(folder).st_mtime_ns))
+
+
+def read(file: str) -> tuple[pa.Table, list[str]]:
+    """Read a manifest, with absolute paths; and what changed since it was written, a phrase for each folder.
+
+    A file replaced by another of the same name is not noticed: that would cost a look at every file.
+
+    Raises:
+        UserError: not a manifest, or a row that names a file outside its folder.
+    """
+    folder = os.path.dirname(os.path.abspath(file))
+    try:
+        table = pq.read_table(file)
+        about = json.loads((table.schema.metadata or {}).get(_KEY, b"{}"))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UserError(f"{file}: not a manifest ({error}). Make it anew: unveil data check {folder}") from error
+    table = _settled(table, file)
+    _refuse_outside(table, file)
+    relative = table["path"]
+    if os.sep != "/":
+        relative = pc.replace_substring(relative, "/", os.sep)
+    prefix = folder if folder.endswith(os.sep) else folder + os.sep
+    absolute = pc.binary_join_element_wise(pa.scalar(prefix), relative, "")
+    table = table.set_column(table.column_names.index("path"), SCHEMA.field("path"), absolute)
+    own_time = os.stat(file).st_mtime_ns
+    changes = [text for source in about.get("sources", []) for text in _changes(folder, source, own_time, absolute)]
+    return table.replace_schema_metadata(None), changes
+
+
+def is_own(file: str) -> bool:
+    """Whether a file was written by `write`.
+
+    Raises:
+        UserError: it is no parquet.
+    """
+    try:
+        return _KEY in (pq.read_schema(file).metadata or {})
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{file}: not a manifest ({error}). Remove or rename it.") from error
+
+
+def _settled(table: pa.Table, file: str) -> pa.Table:
+    """With the columns' types, and "" where a text is missing: other programs may have written the file."""
+    try:
+        for name in ("path", "label", *(name for name in SCHEMA.names if name not in ("path", "label"))):
+            if name not in table.column_names and name != "path":
+                table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
+        for field in (*SCHEMA, *MEASURED):
+            if field.name in table.column_names:
+                column = table[field.name].cast(field.type)
+                if field.name in ("label", "split", "group"):
+                    column = column.fill_null("")
+                if field.name == "error":
+                    column = pc.if_else(pc.equal(column, ""), None, column)
+                table = table.set_column(table.column_names.index(field.name), field, column)
+    except (KeyError, pa.ArrowException) as error:
+        raise UserError(f"{file}: not a manifest ({error}). It has the columns {', '.join(SCHEMA.names)}.") from error
+    if table["path"].null_count:
+        raise UserError(f"{file}: a row without a path. Make it anew: unveil data check FOLDER")
+    strange = [name for name in table["split"].unique().to_pylist() if name not in ("", *SPLITS)]
+    if strange:
+        raise UserError(f"{file}, column split: {strange[0]!r} is none of {', '.join(SPLITS)}.")
+    return table
+
+
+def _refuse_outside(table: pa.Table, file: str) -> None:
+    outside = r"^/|(^|/)\.\.(/|$)|\x00|^$" + (r"|\\|^[A-Za-z]:" if os.name == "nt" else "")
+    mask = pc.match_substring_regex(table["path"], outside)
+    row = pc.index(mask, True).as_py()
+    if row >= 0:
+        raise UserError(
+            f"{file}, row {row}: the path {table['path'][row].as_py()!r} leaves the folder of the manifest. Paths are "
+            "relative to it and stay below it: put the manifest above the files, or link their folder into its own."
+        )
+
+
+def survey(folder: str, base: str, suffixes: Collection[str]) -> dict[str, Any]:
+    """What the rows of a folder are made from, to be compared later.
+
+    Args:
+        folder: that is listed, absolute.
+        base: the folder of the manifest.
+        suffixes: of the files that count.
+    """
+    labels = _digest_of_list(folder)
+    source: dict[str, Any] = {"folder": os.path.relpath(folder, base).replace(os.sep, "/"), "labels": labels}
+    if labels is None:
+        source["suffixes"] = sorted(suffixes)
+        source["folders"] = {
+            os.path.relpath(inner, folder).replace(os.sep, "/"): [os.stat(inner).st_mtime_ns, _names(inner, suffixes)]
+            for inner in walk(folder).folders
+        }
+    return source
+
+
+def _changes(base: str, source: dict[str, Any], own_time: int, paths: pa.ChunkedArray) -> list[str]:
+    folder = os.path.normpath(os.path.join(base, source["folder"]))
+    labels = _digest_of_list(folder)
+    if labels != source["labels"]:
+        what = "is new" if source["labels"] is None else "is gone" if labels is None else "is another"
+        return [f"{os.path.join(folder, 'labels.csv')} {what}"]
+    if labels is not None or all(
+        _same(os.path.join(folder, inner), mtime, names, source["suffixes"], own_time)
+        for inner, (mtime, names) in source["folders"].items()
+    ):
+        return []
+    suffixes = source["suffixes"]
+    now = {as_text(path) for path in list_files(folder, suffixes) if suffix(path) in suffixes}
+    before = {path for path in paths.to_pylist() if path.startswith(folder + os.sep)}
+    counts = [(len(now - before), "new"), (len(before - now), "gone")]
+    found = [f"{count} {'file is' if count == 1 else 'files are'} {what}" for count, what in counts if count]
+    return [f"{' and '.join(found)} in {folder}"] if found else []
+
+
+def _same(folder: str, mtime: int, names: str, suffixes: Collection[str], own_time: int) -> bool:
+    try:
+        # After a copy every time is another; then the names decide.
+        return os.stat(folder).st_mtime_ns in (mtime, own_time) or _names(folder, suffixes) == names
+    except OSError:
+        return False
+
+
+def _names(folder: str, suffixes: Collection[str]) -> str:
+    """A digest of the names of the files and folders that count."""
+    with os.scandir(folder) as entries:
+        names = sorted(
+            os.fsencode(entry.name)
+            for entry in entries
+            if not entry.name.startswith(".") and (suffix(entry.name) in suffixes or entry.is_dir())
+        )
+    return hashlib.blake2b(b"\0".join(names), digest_size=8).hexdigest()
+
+
+def _digest_of_list(folder: str) -> str | None:
+    try:
+        with open(os.path.join(folder, "labels.csv"), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
