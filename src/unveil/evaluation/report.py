@@ -223,4 +223,21 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: cell(value, path=key == "path") for key, value in row.items()} for row in rows)
+
+
+def cell(value: Any, path: bool = False) -> Any:
+    """A value for a CSV file that a spreadsheet does not take for a formula.
+
+    File and class names may come from strangers, and `=HYPERLINK(…)` is a possible name. A path gets "./" in front, which names the
+    same file; other text an apostrophe, as spreadsheets themselves write it. Numbers stay numbers.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    if path:
+        return f"./{value}"
+    try:
+        float(value)  # a class called -1
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from unveil.errors import UserError
+from unveil.recipe import Recipe
 
 
 def names() -> list[str]:
@@ -22,8 +23,10 @@ def names() -> list[str]:
 def find(name: str) -> Callable[..., Any]:
     """A recipe by name: `videomae`, `videomae:finetune`, `my.py:mine` (a file) or `package.module:function`.
 
+    A file is code, and is run. Of an installed module only a function that is declared to return a `Recipe` is taken.
+
     Raises:
-        UserError: there is no such recipe, file, module or function.
+        UserError: there is no such recipe, file, module or function, or it is none that returns a recipe.
     """
     where, colon, function = name.partition(":")
     if not colon:
@@ -40,7 +43,17 @@ def find(name: str) -> Callable[..., Any]:
     if not callable(recipe):
         found = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise UserError(f"{where} has no function {function!r}{_nearest(function, found)} (recipe {name!r}).")
+    if not where.endswith(".py") and not _returns_recipe(recipe):
+        # A name may come out of the run.json of a stranger's run, and with it the arguments: os:system must not be called.
+        raise UserError(
+            f"{name} is no recipe: a function of an installed module is one if it is declared to return one (-> Recipe)."
+        )
     return recipe
+
+
+def _returns_recipe(function: Callable[..., Any]) -> bool:
+    declared = getattr(function, "__annotations__", {}).get("return")
+    return declared is Recipe or (isinstance(declared, str) and declared.rpartition(".")[2].strip("'\"") == "Recipe")
 
 
 def module_of(recipe: Callable[..., Any]) -> ModuleType:

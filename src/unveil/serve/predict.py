@@ -12,6 +12,7 @@ import torch
 
 from unveil.errors import UserError
 from unveil.evaluation.accuracy import classifier_key
+from unveil.evaluation.report import cell
 from unveil.run import replacing
 from unveil.serve.windows import BadFile, clock, stream
 
@@ -120,8 +121,9 @@ def _csv_head(table: Any, top: int) -> None:
 
 def _csv_rows(table: Any, rows: list[dict[str, Any]], top: int) -> None:
     for row in rows:
-        answers = [value for pair in row["top"] for value in pair] if "top" in row else [""] * (2 * top)
-        table.writerow([row["path"], row.get("start"), row.get("end"), *answers, row.get("error", "")])
+        answers = [cell(value) for pair in row["top"] for value in pair] if "top" in row else [""] * (2 * top)
+        error = cell(row.get("error", ""))
+        table.writerow([cell(row["path"], path=True), row.get("start"), row.get("end"), *answers, error])
 
 
 def print_rows(rows: Iterable[dict[str, Any]], quiet: bool = False) -> list[dict[str, Any]]:

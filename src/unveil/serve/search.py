@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,9 +40,16 @@ def read_index(folder: Path | str) -> dict[str, Any]:
     file = Path(folder) / INDEX
     if not file.is_file() or not (Path(folder) / EMBEDDINGS).is_file():
         raise UserError(f"{folder}: not an index; make one with: unveil embed RUN --data FILES --out {folder}")
-    info = json.loads(file.read_text(encoding="utf-8"))
-    if info.get("format") != FORMAT:
-        raise UserError(f"{file} is of format {info.get('format')}; this unveil reads format {FORMAT}: embed again")
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+        found = info.get("format")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{file} cannot be read ({error}): embed again") from error
+    if found != FORMAT:
+        raise UserError(f"{file} is of format {found}; this unveil reads format {FORMAT}: embed again")
+    missing = {"run", "weights", "layer", "pool", "hop", "width"} - set(info)
+    if missing:
+        raise UserError(f"{file} does not say {', '.join(sorted(missing))}: embed again")
     return info
 
 
@@ -58,8 +65,6 @@ def nearest(folder: Path | str, queries: np.ndarray, top: int = 10, drop: Path |
     Raises:
         UserError: queries of another width than the index's.
     """
-    import pyarrow.parquet as pq
-
     info = read_index(folder)
     width = info["width"]
     if queries.shape[1] != width:
@@ -68,25 +73,45 @@ def nearest(folder: Path | str, queries: np.ndarray, top: int = 10, drop: Path |
     dropped = None if drop is None else str(Path(drop).resolve())
     best: list[tuple[float, int, Hit]] = []  # the row breaks ties: the earlier first
     row = 0
-    with pq.ParquetFile(Path(folder) / EMBEDDINGS) as file:
-        for chunk in file.iter_batches(batch_size=CHUNK):
-            x = chunk.column("embedding").flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-            similarity = np.max(_normalised(x) @ queries.T, axis=1)
-            paths = chunk.column("path")
-            for i in np.argsort(-similarity, kind="stable").tolist():
-                if len(best) == top and similarity[i] <= best[0][0]:
-                    break
-                path = paths[i].as_py()
-                if dropped is not None and str(Path(path).resolve()) == dropped:
-                    continue
-                hit = Hit(path, chunk.column("start")[i].as_py(), chunk.column("end")[i].as_py(), float(similarity[i]))
-                entry = (hit.similarity, -(row + i), hit)
-                if len(best) < top:
-                    heapq.heappush(best, entry)
-                else:
-                    heapq.heappushpop(best, entry)
-            row += len(x)
+    for chunk in _chunks(Path(folder) / EMBEDDINGS, width):
+        x = chunk.column("embedding").flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        similarity = np.max(_normalised(x) @ queries.T, axis=1)
+        paths = chunk.column("path")
+        for i in np.argsort(-similarity, kind="stable").tolist():
+            if len(best) == top and similarity[i] <= best[0][0]:
+                break
+            path = paths[i].as_py()
+            if dropped is not None and str(Path(path).resolve()) == dropped:
+                continue
+            hit = Hit(path, chunk.column("start")[i].as_py(), chunk.column("end")[i].as_py(), float(similarity[i]))
+            entry = (hit.similarity, -(row + i), hit)
+            if len(best) < top:
+                heapq.heappush(best, entry)
+            else:
+                heapq.heappushpop(best, entry)
+        row += len(x)
     return [hit for _, _, hit in sorted(best, reverse=True)]
+
+
+def _chunks(file: Path, width: int) -> Iterator[Any]:
+    """The rows in pieces, as `embed` wrote them.
+
+    Raises:
+        UserError: another file than it writes, or a damaged one.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["path", "start", "end", "embedding"]
+    try:
+        with pq.ParquetFile(file) as opened:
+            schema = opened.schema_arrow
+            missing = set(columns) - set(schema.names)
+            if missing or schema.field("embedding").type != pa.list_(pa.float32(), width):
+                raise ValueError(f"its columns are {', '.join(schema.names)}, or of another type than embed writes")
+            yield from opened.iter_batches(batch_size=CHUNK, columns=columns)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{file} cannot be read ({error}): embed again") from error
 
 
 def search(

@@ -10,6 +10,7 @@ from torch import nn
 
 from unveil.errors import UserError
 from unveil.run import Run
+from unveil.state_dict import read_state_dict
 
 
 @dataclass
@@ -38,10 +39,10 @@ class Loaded:
 
 
 def read(source: str | Path) -> dict[str, torch.Tensor]:
-    """A state dict from a run folder, a `.safetensors` file or a `.pt`/`.pth` file of tensors.
+    """A state dict from a run folder, a `.safetensors` file or a checkpoint (`.pt`, `.pth`) of anybody's.
 
     Raises:
-        UserError: nothing there, or it holds more than tensors.
+        UserError: nothing there, or it holds more than data; see `read_state_dict`.
     """
     path = Path(source)
     if path.is_dir():
@@ -52,21 +53,9 @@ def read(source: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"--start {source}: no such run folder or file.")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both readers raise many kinds for a foreign file; the text is what helps
-        raise UserError(f"--start {source}: cannot be read as weights: {error}") from error
-    while isinstance(state, dict) and not all(isinstance(value, torch.Tensor) for value in state.values()):
-        inner = next(
-            (state[key] for key in ("model", "state_dict", "objective") if isinstance(state.get(key), dict)), None
-        )
-        if inner is None:
-            raise UserError(f"--start {source}: holds no state dict (found: {', '.join(map(str, list(state)[:6]))}).")
-        state = inner
-    return state
+        return read_state_dict(path)
+    except UserError as error:
+        raise UserError(f"--start {error}") from error
 
 
 def start(objective: nn.Module, source: str | Path) -> Loaded:
