@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute
 
 from unveil.data.manifest import Manifest
@@ -77,20 +75,6 @@ def missing_classes(manifest: Manifest) -> dict[str, list[str]]:
     every = set(readable.classes)
     found = {split: every - set(part.classes) for split in SPLITS if (part := readable.select(split)).classes}
     return {split: sorted(missing) for split, missing in found.items() if missing}
-
-
-def same_content(manifest: Manifest) -> np.ndarray:
-    """For each row, the number of the first row of the same content (itself where it is the only one), int64 [rows]."""
-    own = np.arange(len(manifest))
-    if "hash" not in manifest.table.column_names:
-        return own
-    hashes = pc.dictionary_encode(manifest.table["hash"]).combine_chunks()
-    codes = hashes.indices if isinstance(hashes, pa.DictionaryArray) else hashes.chunk(0).indices
-    numbers = np.asarray(codes.fill_null(-1))
-    known = numbers >= 0
-    first = np.zeros(numbers.max(initial=-1) + 1, np.int64)
-    first[numbers[known][::-1]] = own[known][::-1]  # written backwards, the first one stays
-    return np.where(known, first[numbers] if len(first) else own, own)
 
 
 def listed(names: list[str], most: int = 5) -> str:

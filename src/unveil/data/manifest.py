@@ -132,6 +132,11 @@ class Manifest:
         return sorted({name for label in labels for name in label_names(label)})
 
     @property
+    def splits(self) -> list[str]:
+        """The splits that rows are marked with, sorted; "" among them if some are not."""
+        return sorted(self._table.column("split").unique().to_pylist())
+
+    @property
     def multi_label(self) -> bool:
         """Whether any row has several labels."""
         return any(len(label_names(label)) > 1 for label in self._table.column("label").unique().to_pylist())
@@ -143,7 +148,10 @@ class Manifest:
         Both are the same when the whole folder is moved. See `agrees`.
         """
         says = hashlib.sha256()
-        for column in (self._relative_paths(), *(self._table.column(name) for name in SCHEMA.names if name != "path")):
+        for column in (
+            self.relative_path_column(),
+            *(self._table.column(name) for name in SCHEMA.names if name != "path"),
+        ):
             _update(says, column)
         if "hash" not in self._table.column_names or self._table.column("hash").null_count == len(self):
             return says.hexdigest()
@@ -157,9 +165,10 @@ class Manifest:
 
     def relative_paths(self) -> list[str]:
         """The paths below the folder that all have in common, with forward slashes: the same wherever the data lie."""
-        return self._relative_paths().to_pylist()
+        return self.relative_path_column().to_pylist()
 
-    def _relative_paths(self) -> pa.ChunkedArray:
+    def relative_path_column(self) -> pa.ChunkedArray:
+        """`relative_paths` as pyarrow has them."""
         paths = self._table.column("path")
         # What the first and the last in alphabetical order begin with, all between begin with.
         ends = pc.min_max(paths).as_py()
@@ -190,14 +199,15 @@ class Manifest:
 
     # ---- choosing and keeping
 
-    def select(self, which: str | Sequence[bool] | Sequence[int] | np.ndarray) -> Manifest:
-        """Some of the rows.
+    def select(self, which: str | Sequence[bool] | Sequence[int] | np.ndarray, *more: str) -> Manifest:
+        """Some of the rows, in their order.
 
         Args:
             which: a split ("train", "val", "test", ""), a mask of as many booleans as rows, or row numbers.
+            more: further splits.
         """
         if isinstance(which, str):
-            return Manifest(self._table.filter(pc.field("split") == which))
+            return Manifest(self._table.filter(pc.field("split").isin([which, *more])))
         chosen = np.asarray(which)
         if chosen.dtype == bool:
             if chosen.shape != (len(self),):

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
 from unveil.data.manifest import Manifest, label_names
 from unveil.errors import UserError
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
 
 
 def split(manifest: Manifest, val_fraction: float, seed: int = 0) -> tuple[Manifest, Manifest]:
@@ -16,7 +21,8 @@ def split(manifest: Manifest, val_fraction: float, seed: int = 0) -> tuple[Manif
 
     Rows marked "val" validate (without any: those marked "test"), rows marked "train" or not at all train. Where nothing
     is marked but "train", about `val_fraction` of each class is drawn, whole groups at a time; a row without a group is
-    grouped with the other segments of its file. What is drawn depends on the names and the seed, not on the order of rows.
+    grouped with the other segments of its file, and with the copies of it that `unveil data check` found.
+    What is drawn depends on the names and the seed, not on the order of rows.
 
     Args:
         manifest: all rows.
@@ -30,13 +36,12 @@ def split(manifest: Manifest, val_fraction: float, seed: int = 0) -> tuple[Manif
     Raises:
         UserError: too few files or groups to divide.
     """
-    marks = np.array(manifest.column("split"), dtype=object)
+    marks = set(manifest.splits)
     for mark in ("val", "test"):
-        if (marks == mark).any():
-            train = (marks == "train") | (marks == "")
-            if not train.any():
+        if mark in marks:
+            if not marks & {"train", ""}:
                 raise UserError(f"all rows belong to validation or test ({mark}): there is nothing to train on.")
-            return manifest.select(train), manifest.select(marks == mark)
+            return manifest.select("train", ""), manifest.select(mark)
     if not 0 < val_fraction < 1:
         raise UserError(f"--val-fraction must lie between 0 and 1, got {val_fraction}.")
     chosen = _draw(manifest, val_fraction, seed)
@@ -45,64 +50,133 @@ def split(manifest: Manifest, val_fraction: float, seed: int = 0) -> tuple[Manif
 
 def _draw(manifest: Manifest, fraction: float, seed: int) -> np.ndarray:
     """A mask of the validation rows [rows]."""
-    paths = manifest.relative_paths()
-    names = [f"group {group}" if group else path for group, path in zip(manifest.column("group"), paths, strict=True)]
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, name in enumerate(names):
-        rows_of[name].append(row)
-    if len(rows_of) < 2:
+    names = group_names(manifest)
+    groups = pc.dictionary_encode(names).combine_chunks()
+    group = np.asarray(groups.indices)  # of each row
+    if len(groups.dictionary) < 2:
         raise UserError(
-            f"{len(rows_of)} file (or group) cannot be divided into training and validation: give more files, "
+            f"{len(groups.dictionary)} file (or group) cannot be divided into training and validation: give more files, "
             "or validation data of their own (train/ and val/ folders, or the split column of labels.csv)."
         )
-    labels = manifest.column("label")
+    labels = pc.dictionary_encode(manifest.table["label"]).combine_chunks()
     # A row without labels belongs to the class "", so that unlabelled data divide too.
-    holds = {
-        name: Counter(c for row in rows for c in (label_names(labels[row]) or [""])) for name, rows in rows_of.items()
-    }
+    names_of = [label_names(label) or [""] for label in labels.dictionary.to_pylist()]
+    classes = sorted({name for several in names_of for name in several})
+    of_label = np.array([classes.index(several[0]) for several in names_of])
+    row_class = of_label[np.asarray(labels.indices)]
+    group_class = np.zeros(len(groups.dictionary), np.int64)
+    group_class[group] = row_class
+    order = _ordered(groups.dictionary.to_pylist(), seed)
+    if all(len(several) == 1 for several in names_of) and (group_class[group] == row_class).all():
+        drawn = _draw_each(classes, row_class, group, group_class, order, fraction)
+    else:
+        row_names = [names_of[number] for number in np.asarray(labels.indices)]
+        drawn = _draw_tied(row_names, group, order, fraction, manifest.multi_label)
+    return drawn[group]
+
+
+def group_names(manifest: Manifest) -> pa.ChunkedArray:
+    """The group of each row: the one it names, otherwise the files of its own content, otherwise its own file."""
+    own = manifest.table["group"]
+    names = pc.if_else(
+        pc.equal(own, ""), manifest.relative_path_column(), pc.binary_join_element_wise("group", own, " ")
+    )
+    if "hash" in manifest.table.column_names:
+        content = manifest.table["hash"]
+        known = pa.table({"hash": content, "name": names}).filter(pc.field("hash").is_valid())
+        first = known.group_by("hash").aggregate([("name", "min")])
+        copies = first["name_min"].take(pc.index_in(content, first["hash"]))
+        names = pc.if_else(pc.and_(pc.equal(own, ""), pc.is_valid(copies)), copies, names)
+    return names
+
+
+def _draw_each(
+    classes: list[str],
+    row_class: np.ndarray,
+    group: np.ndarray,
+    group_class: np.ndarray,
+    order: np.ndarray,
+    fraction: float,
+) -> np.ndarray:
+    """A mask of the groups drawn, where each holds one class only: the classes do not disturb each other."""
+    size = np.bincount(group, minlength=len(group_class))
+    rows = np.bincount(row_class, minlength=len(classes))
+    groups = np.bincount(group_class, minlength=len(classes))
+    _refuse_lonely([name for name, count in zip(classes, groups.tolist(), strict=True) if count < 2])
+    drawn = np.zeros(len(group_class), bool)
+    by_class = order[np.argsort(group_class[order], kind="stable")]
+    for members, count in zip(np.split(by_class, groups.cumsum()[:-1]), rows.tolist(), strict=True):
+        want, have, left = max(1.0, fraction * count), 0, len(members)
+        for member in members.tolist():
+            if want - have <= 0.5 or left < 2:
+                break
+            if abs(want - have) - abs(want - have - size[member]) > 1e-9:
+                drawn[member] = True
+                have, left = have + size[member], left - 1
+        if not have:  # large groups overshoot any share, and still the class should be seen
+            drawn[members[size[members].argmin()]] = True
+    return drawn
+
+
+def _draw_tied(
+    row_names: list[list[str]], group: np.ndarray, order: np.ndarray, fraction: float, multi_label: bool
+) -> np.ndarray:
+    """A mask of the groups drawn, where one group may hold several classes."""
+    holds: dict[int, Counter[str]] = defaultdict(Counter)
+    size: Counter[int] = Counter()
+    for number, names in zip(group.tolist(), row_names, strict=True):
+        holds[number].update(names)
+        size[number] += 1
     total: Counter[str] = Counter()
     groups_with: Counter[str] = Counter()
     for counts in holds.values():
         total.update(counts)
         groups_with.update(counts.keys())
-    alone = sorted(c for c in total if groups_with[c] < 2)
-    if alone and not manifest.multi_label:
-        raise UserError(
-            f"class {alone[0]!r} has one file (or group) only{f', as have {len(alone) - 1} others' if alone[1:] else ''}: "
-            "each class needs at least two, one to train on and one to validate. Add files, or leave the class out."
-        )
-    # A digest of the name orders the groups: adding files hardly changes where the others go.
-    order = sorted(rows_of, key=lambda name: _digest(seed, name))
+    if not multi_label:
+        _refuse_lonely(sorted(c for c in total if groups_with[c] < 2))
     want = {c: max(1.0, fraction * n) if groups_with[c] > 1 else 0.0 for c, n in total.items()}
     have: Counter[str] = Counter()  # rows drawn, by class
     groups_left = Counter(groups_with)  # groups that train, by class
-    drawn: set[str] = set()
+    drawn = np.zeros(len(holds), bool)
 
-    def take(name: str) -> None:
-        drawn.add(name)
-        have.update(holds[name])
-        groups_left.subtract(dict.fromkeys(holds[name], 1))
+    def take(number: int) -> None:
+        drawn[number] = True
+        have.update(holds[number])
+        groups_left.subtract(dict.fromkeys(holds[number], 1))
 
-    def spare(name: str) -> bool:
-        return all(groups_left[c] > 1 for c in holds[name])
+    def spare(number: int) -> bool:
+        return all(groups_left[c] > 1 for c in holds[number])
 
-    for name in order:
-        gain = sum(abs(want[c] - have[c]) - abs(want[c] - have[c] - n) for c, n in holds[name].items())
-        if gain > 1e-9 and spare(name):
-            take(name)
+    for number in order.tolist():
+        gain = sum(abs(want[c] - have[c]) - abs(want[c] - have[c] - n) for c, n in holds[number].items())
+        if gain > 1e-9 and spare(number):
+            take(number)
     # Large groups may overshoot any share, and still each class should be seen: the smallest that can be spared.
     for c in sorted(total, key=lambda c: (groups_with[c], c)):
         if not have[c] and groups_with[c] > 1:
-            candidates = [name for name in order if c in holds[name] and name not in drawn and spare(name)]
+            candidates = [i for i in order.tolist() if c in holds[i] and not drawn[i] and spare(i)]
             if candidates:
-                take(min(candidates, key=lambda name: len(rows_of[name])))
-    if not drawn:
+                take(min(candidates, key=size.__getitem__))
+    if not drawn.any():
         raise UserError(
             "no group can be spared for validation: each is the only one with some class. Add files, or give validation "
             "data of their own (train/ and val/ folders, or the split column of labels.csv)."
         )
-    return np.array([name in drawn for name in names])
+    return drawn
 
 
-def _digest(seed: int, name: str) -> bytes:
-    return hashlib.blake2b(f"{seed}\0{name}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
+def _refuse_lonely(classes: list[str]) -> None:
+    if classes:
+        raise UserError(
+            f"class {classes[0]!r} has one file (or group) only"
+            f"{f', as have {len(classes) - 1} others' if classes[1:] else ''}: each class needs at least two, one to train "
+            "on and one to validate. Add files, or leave the class out."
+        )
+
+
+def _ordered(names: list[str], seed: int) -> np.ndarray:
+    """The names' numbers, ordered by a digest of each: adding files hardly changes where the others go."""
+    prefix = f"{seed}\0".encode()
+    digests = b"".join(hashlib.blake2b(prefix + name.encode(), digest_size=16).digest() for name in names)
+    high, low = np.frombuffer(digests, ">u8").reshape(-1, 2).T
+    return np.lexsort((low, high))

@@ -20,29 +20,30 @@ def halves(
     manifest = with_labels(manifest)
     if test is not None:
         return manifest, with_labels(test)
-    splits = [row.split for row in manifest]
+    tested = manifest.select("test")
     if by == "accuracy":
-        if "test" in splits:
-            chosen = [i for i, name in enumerate(splits) if name == "test"]
-            say(f"testing on the {len(chosen)} files of split test")
-            return manifest, manifest.select(chosen)
+        if len(tested):
+            say(f"testing on the {len(tested)} files of split test")
+            return manifest, tested
         return manifest, manifest
-    if "test" in splits:
-        return (
-            manifest.select([i for i, name in enumerate(splits) if name != "test"]),
-            manifest.select([i for i, name in enumerate(splits) if name == "test"]),
-        )
+    if len(tested):
+        return manifest.select("train", "val", ""), tested
     return split(manifest, fraction, seed=seed)
 
 
 def with_labels(manifest: Manifest) -> Manifest:
-    keep = [i for i, row in enumerate(manifest) if row.label]
-    if not keep:
+    """The rows that have a label.
+
+    Raises:
+        UserError: none.
+    """
+    labelled = manifest.labelled()
+    if not len(labelled):
         raise UserError(
             f"none of the {len(manifest)} files has a label to compare with. Put them into one folder per class, "
             "or beside them a labels.csv with the columns path,label."
         )
-    return manifest.select(keep)
+    return labelled
 
 
 def views(text: str) -> dict[str, int]:
