@@ -83,7 +83,7 @@ class TestTraining:
         assert finetuned.info["recipe"] == "videomae:finetune"
         assert finetuned.info["flags"]["size"] == "debug"
         assert finetuned.classes == ["moving", "still"]
-        assert finetuned.info["files"] == {"train": 8, "validation": 4}
+        assert finetuned.info["files"] == {"train": 8, "validation": 4, "bad": 0}
         assert "val_top1" in finetuned.log()[-1]
         assert finetuned.info["licence_of_start"]
 
@@ -171,7 +171,7 @@ class TestTraining:
         shutil.copy(folder / "still" / "0.mp4", folder / "unknown.mp4")
         flags = {**FAST, "quiet": False}
         run = unveil.train("videomae", data=folder, out=tmp_path / "a", max_steps=1, val_fraction=0, **flags)
-        assert run.info["files"] == {"train": 12, "validation": 0}
+        assert run.info["files"] == {"train": 12, "validation": 0, "bad": 0}
         assert "1 of 13 files have no label" in capsys.readouterr().err
 
     def test_starting_from_another_run_with_other_frames_and_classes(self, pretrained, clips, tmp_path):
@@ -246,8 +246,58 @@ class TestTraining:
                 )
         run = unveil.train("videomae", data=tmp_path / "labels.csv", out=tmp_path / "run", max_steps=2, **FAST)
         assert run.info["multi_label"] is True
-        assert run.info["files"] == {"train": 9, "validation": 3}
+        assert run.info["files"] == {"train": 9, "validation": 3, "bad": 0}
         assert "val_map" in run.log()[-1]
+
+
+class TestCheckedData:
+    """A folder that `unveil data check` went over."""
+
+    @pytest.fixture
+    def checked(self, clips, tmp_path):
+        folder = shutil.copytree(clips, tmp_path / "data")
+        (folder / "still/broken.mp4").write_text("no video")
+        for split in ("train", "test"):
+            (folder / split).mkdir()
+        for name in ("still", "moving"):
+            shutil.copytree(folder / name, folder / "test" / name)
+            shutil.move(folder / name, folder / "train" / name)
+        assert len(unveil.verbs.check(folder, quiet=True, workers=1).bad) == 2
+        return folder
+
+    def test_bad_files_are_known_from_the_start(self, checked, tmp_path, capsys):
+        flags = {**FAST, "quiet": False, "max_steps": 2}
+        run = unveil.train("videomae", data=checked, out=tmp_path / "run", max_bad=0.2, **flags)
+        assert run.info["files"] == {"train": 12, "validation": 12, "bad": 2}
+        assert [line["path"] for line in run.bad_files()] == [
+            f"{checked}/{s}/still/broken.mp4" for s in ("test", "train")
+        ]
+        assert all("Invalid data" in line["error"] for line in run.bad_files())
+        assert run.log()[-1]["bad"] == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "2 of 26 files cannot be read and are left out; the first: " in said
+        assert "warning: 12 held-out files have the content of files that are trained on" in said
+        report = unveil.evaluate(run.path, data=checked, out=tmp_path / "e", workers=0, quiet=True)
+        assert [path for path, _ in report.bad] == [f"{checked}/test/still/broken.mp4"]
+        with pytest.raises(UserError, match=r"2 of 26 files cannot be read, more than --max-bad 0\.05"):
+            unveil.train("videomae", data=checked, out=tmp_path / "strict", max_bad=0.05, **FAST)
+
+    def test_the_same_run_as_without_a_check(self, flat, tmp_path):
+        plain = unveil.pretrain("videomae", data=flat, out=tmp_path / "plain", max_steps=3, **FAST)
+        folder = shutil.copytree(flat, tmp_path / "data")
+        unveil.verbs.check(folder, quiet=True, workers=1)
+        run = unveil.pretrain("videomae", data=folder, out=tmp_path / "run", max_steps=3, **FAST)
+        assert losses(run) == losses(plain)
+        assert run.info["data_hash"].split("-")[0] == plain.info["data_hash"]
+
+    def test_a_changed_folder_is_said(self, checked, tmp_path, capsys):
+        (checked / "train/still/0.mp4").unlink()
+        run = unveil.train(
+            "videomae", data=checked, out=tmp_path / "run", max_bad=0.5, **{**FAST, "quiet": False, "max_steps": 3}
+        )
+        assert "warning: " in (said := " ".join(capsys.readouterr().err.split()))
+        assert "changed since it was checked (1 file is gone" in said
+        assert any("0.mp4" in line["path"] for line in run.bad_files())  # gone: a bad file like any other
 
 
 class TestAnswers:

@@ -180,7 +180,7 @@ def _begin(
 
     from unveil.data import Manifest, signal_of, split
     from unveil.flags import assemble, recipe_flags
-    from unveil.run import load, new_info, write_json
+    from unveil.run import load, new_info, write_json, write_lines
 
     flags = dict(asked["flags"])
     own = recipe_flags(function)
@@ -188,18 +188,19 @@ def _begin(
         flags["frames"] = 16  # the field's usual clip; a recipe whose `frames` is None without it reads images
     with torch.device("meta"):
         sketch = assemble(function, flags)
-    manifest = Manifest.scan(data, sketch.data.signal.suffixes)
+    listed = Manifest.scan(data, sketch.data.signal.suffixes, warn=lambda text: say(how.quiet, f"warning: {text}"))
+    manifest, bad = _readable(listed, how)
     supervised = learns_from_labels(function)
     fraction = asked["val_fraction"]
     if supervised:
         manifest = _labelled(manifest, how.quiet)
     classes = manifest.classes
     train_rows, held_out = manifest, None
-    named = [row.split for row in manifest]
     if fraction == 0:
-        train_rows = manifest.select([name not in ("val", "test") for name in named])
-    elif classes or any(named):
+        train_rows = manifest.select("train", "")
+    elif classes or manifest.splits != [""]:
         train_rows, held_out = split(manifest, 0.1 if fraction is None else fraction, seed=asked["seed"])
+    _warn_of_copies(train_rows, held_out, how.quiet)
     if supervised:
         flags.setdefault("num_classes", len(classes))
         if "multi_label" in own:
@@ -213,6 +214,8 @@ def _begin(
     train_rows.save(out / "manifest.parquet")
     if held_out is not None and len(held_out):
         held_out.save(out / "validation.parquet")
+    if bad:
+        write_lines(out / "bad.jsonl", [{"path": path, "error": error} for path, error in bad])
     info = new_info(
         verb,
         asked["recipe"],
@@ -228,12 +231,51 @@ def _begin(
             "mean": sketch.data.mean,
             "std": sketch.data.std,
         },
-        files={"train": len(train_rows), "validation": len(held_out) if held_out is not None else 0},
-        data_hash=manifest.hash,
+        files={"train": len(train_rows), "validation": len(held_out) if held_out is not None else 0, "bad": len(bad)},
+        data_hash=listed.hash,
         licence_of_start=_licence(asked["start"]),
     )
     write_json(out / "run.json", info)
     return load(out, how.device)
+
+
+def _readable(manifest: Manifest, how: Training) -> tuple[Manifest, list[tuple[str, str]]]:
+    """The rows but those found bad when the files were checked; and these files with their errors.
+
+    Raises:
+        UserError: too many are bad.
+    """
+    from unveil.data.audit import empty_classes, listed
+
+    bad = manifest.bad_files()
+    if not bad:
+        return manifest, bad
+    count = len(manifest.table["path"].unique())
+    if len(bad) > how.max_bad * count:
+        errors = "\n".join(f"  {error}" for _, error in bad[:20])
+        raise UserError(
+            f"{len(bad)} of {count} files cannot be read, more than --max-bad {how.max_bad:g} allows:\n{errors}\n"
+            "Mend or remove them and run `unveil data check` again, or raise --max-bad."
+        )
+    say(how.quiet, f"{len(bad)} of {count} files cannot be read and are left out; the first: {bad[0][1]}")
+    if empty := empty_classes(manifest):
+        say(how.quiet, f"warning: no file of the classes {listed(empty)} can be read; they are left out")
+    kept = manifest.readable()
+    if not len(kept):
+        raise UserError(f"none of the {count} files can be read; the first: {bad[0][1]}")
+    return kept, bad
+
+
+def _warn_of_copies(train: Manifest, held_out: Manifest | None, quiet: bool) -> None:
+    from unveil.data.audit import copies_across, listed
+
+    copies = copies_across(train, held_out) if held_out is not None else []
+    if copies:
+        say(
+            quiet,
+            f"warning: {len(copies)} held-out files have the content of files that are trained on, so that the validation "
+            f"says more than it knows: {listed(copies)}",
+        )
 
 
 def _labelled(manifest: Manifest, quiet: bool) -> Manifest:
@@ -242,13 +284,13 @@ def _labelled(manifest: Manifest, quiet: bool) -> Manifest:
     Raises:
         UserError: none, or one class only.
     """
-    keep = [i for i, row in enumerate(manifest) if row.label]
+    labelled = manifest.labelled()
     how = "Put the files into one folder per class, or beside them a labels.csv with the columns path,label."
-    if not keep:
+    if not len(labelled):
         raise UserError(f"none of the {len(manifest)} files has a label. {how}")
-    if len(keep) < len(manifest):
-        say(quiet, f"{len(manifest) - len(keep)} of {len(manifest)} files have no label and are left out")
-        manifest = manifest.select(keep)
+    if len(labelled) < len(manifest):
+        say(quiet, f"{len(manifest) - len(labelled)} of {len(manifest)} files have no label and are left out")
+        manifest = labelled
     if len(manifest.classes) < 2:
         raise UserError(
             f"all {len(manifest)} files have the same label, {manifest.classes[0]!r}: there is nothing to tell apart. {how}"

@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,12 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """JSON lines, in one step."""
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

@@ -150,14 +150,17 @@ def evaluate(
     elif not views:
         settings = replace(settings, clips=1, crops=1)
     suffixes = settings.signal.suffixes
+
+    def scan(files: Paths) -> Manifest:
+        return Manifest.scan(paths_of(files), suffixes, warn=lambda text: say(quiet, f"warning: {text}"))
+
     known, asked = halves(
-        by,
-        Manifest.scan(paths_of(data), suffixes),
-        None if test is None else Manifest.scan(paths_of(test), suffixes),
-        val_fraction,
-        seed,
-        lambda text: say(quiet, text),
+        by, scan(data), None if test is None else scan(test), val_fraction, seed, lambda text: say(quiet, text)
     )
+    bad = asked.bad_files()
+    known, asked = known.readable(), asked.readable()
+    if not len(asked):
+        raise UserError(f"none of the {len(bad)} files to test can be read; the first: {bad[0][1]}")
     classes = run.classes if by == "accuracy" else sorted({*known.classes, *asked.classes})
     strange = sorted(set(asked.classes) - set(classes))
     if strange and classes:
@@ -178,8 +181,9 @@ def evaluate(
     if by in ("linear", "attentive"):
         options["seed"] = seed
     result = EVALUATORS[by](subject, batches(known) if by != "accuracy" else None, batches(asked), **options)
+    result.bad = bad + result.bad
     folder = Path(out) if out else run.path / "evaluate"
-    result.save(folder, [row.path for row in asked])
+    result.save(folder, asked.column("path"))
     if not quiet:
         from rich.console import Console
 

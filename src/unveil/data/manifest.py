@@ -15,13 +15,13 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from unveil.data import manifest_file
-from unveil.data.listing import list_files, list_rows, listed_suffixes
+from unveil.data.listing import list_rows, listed_suffixes
 from unveil.data.row import SCHEMA, Row, label_names
 from unveil.errors import UserError
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
 
-__all__ = ["Manifest", "Row", "label_names", "list_files"]
+__all__ = ["Manifest", "Row", "label_names", "manifest_of", "suffixes_in"]
 
 
 def _warn(text: str) -> None:

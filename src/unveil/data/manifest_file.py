@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported, and unk
 NAME = "manifest.parquet"
 FORMAT = 1
 _KEY = b"unveil"
+_TICK = 0.02  # seconds; kernels note times of files in steps of up to 10 ms
 
 MEASURED = pa.schema(
     [
@@ -71,6 +73,7 @@ def stamp(file: str, sources: list[dict[str, Any]]) -> None:
     It is the last thing to do in that folder. Without it, reading the manifest would compare the names in the folder.
     """
     folder = os.path.dirname(os.path.abspath(file))
+    time.sleep(_TICK)  # the names below are those of a time that no later change can have as well
     for source in sources:
         recorded = source.get("folders", {}).get(".")
         if source["folder"] == "." and recorded and _names(folder, source["suffixes"]) == recorded[1]:
@@ -119,9 +122,11 @@ def is_own(file: str) -> bool:
 def _settled(table: pa.Table, file: str) -> pa.Table:
     """With the columns' types, and "" where a text is missing: other programs may have written the file."""
     try:
-        for name in ("path", "label", *(name for name in SCHEMA.names if name not in ("path", "label"))):
-            if name not in table.column_names and name != "path":
-                table = table.append_column(name, pa.nulls(len(table), SCHEMA.field(name).type))
+        if "path" not in table.column_names:
+            raise KeyError("no column path")
+        for field in SCHEMA:
+            if field.name not in table.column_names:
+                table = table.append_column(field, pa.nulls(len(table), field.type))
         for field in (*SCHEMA, *MEASURED):
             if field.name in table.column_names:
                 column = table[field.name].cast(field.type)
@@ -177,7 +182,7 @@ def _changes(base: str, source: dict[str, Any], own_time: int, paths: pa.Chunked
         what = "is new" if source["labels"] is None else "is gone" if labels is None else "is another"
         return [f"{os.path.join(folder, 'labels.csv')} {what}"]
     if labels is not None or all(
-        _same(os.path.join(folder, inner), mtime, names, source["suffixes"], own_time)
+        _same(os.path.join(folder, inner), (mtime, own_time if inner == source["folder"] == "." else mtime), names, source["suffixes"])
         for inner, (mtime, names) in source["folders"].items()
     ):
         return []
@@ -189,10 +194,10 @@ def _changes(base: str, source: dict[str, Any], own_time: int, paths: pa.Chunked
     return [f"{' and '.join(found)} in {folder}"] if found else []
 
 
-def _same(folder: str, mtime: int, names: str, suffixes: Collection[str], own_time: int) -> bool:
+def _same(folder: str, times: Collection[int], names: str, suffixes: Collection[str]) -> bool:
     try:
         # After a copy every time is another; then the names decide.
-        return os.stat(folder).st_mtime_ns in (mtime, own_time) or _names(folder, suffixes) == names
+        return os.stat(folder).st_mtime_ns in times or _names(folder, suffixes) == names
     except OSError:
         return False
 

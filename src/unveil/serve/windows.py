@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unveil.data.manifest import list_files
+from unveil.data.listing import list_files
+from unveil.data.manifest import Manifest, manifest_of
 from unveil.data.signals import to_input
 from unveil.errors import UserError
 from unveil.recipe import Data
@@ -37,22 +38,28 @@ class Batch(NamedTuple):
     x: Tensor
 
 
-def files(paths: Iterable[Path | str], suffixes: Collection[str]) -> list[Path]:
+def files(paths: Iterable[Path | str], suffixes: Collection[str]) -> list[Path | BadFile]:
     """The files named, and those under the folders named, sorted within each folder; hidden ones are left out.
 
+    Where a manifest speaks for a folder, its files; those it knows to be bad as `BadFile`.
+
     Args:
-        paths: a file named outright is taken whatever its suffix.
+        paths: a file named outright is taken whatever its suffix; but a .parquet is a manifest.
         suffixes: what counts under a folder, with the dot, in lower case.
 
     Raises:
         UserError: a path that is not there, or a folder without such files.
     """
-    found: list[Path] = []
+    found: list[Path | BadFile] = []
     for path in map(Path, paths):
-        if path.is_file():
+        if manifest_of(str(path)) and path.exists():
+            manifest = Manifest.scan([path], suffixes)
+            bad = dict(manifest.bad_files())
+            found += [BadFile(p, bad[p]) if p in bad else Path(p) for p in dict.fromkeys(manifest.column("path"))]
+        elif path.is_file():
             found.append(path)
         elif path.is_dir():
-            inside = [Path(file) for file in list_files(str(path)) if Path(file).suffix.lower() in suffixes]
+            inside = [Path(file) for file in list_files(str(path), suffixes) if Path(file).suffix.lower() in suffixes]
             if not inside:
                 raise UserError(f"{path}: no files with the suffixes {' '.join(sorted(suffixes))} in this folder")
             found += inside
@@ -84,8 +91,8 @@ def stream(data: Data, paths: Sequence[Path | str], hop: float | None, batch: in
     windows: list[Window] = []
     inputs: list[Tensor] = []
     for path in files(paths, data.signal.suffixes):
-        bad = None
-        pieces = iter(data.signal.windows(path, hop))
+        bad = path if isinstance(path, BadFile) else None
+        pieces = iter(()) if isinstance(path, BadFile) else iter(data.signal.windows(path, hop))
         while True:
             try:
                 piece = next(pieces, None)
