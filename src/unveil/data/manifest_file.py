@@ -182,7 +182,12 @@ def _changes(base: str, source: dict[str, Any], own_time: int, paths: pa.Chunked
         what = "is new" if source["labels"] is None else "is gone" if labels is None else "is another"
         return [f"{os.path.join(folder, 'labels.csv')} {what}"]
     if labels is not None or all(
-        _same(os.path.join(folder, inner), (mtime, own_time if inner == source["folder"] == "." else mtime), names, source["suffixes"])
+        _same(
+            os.path.join(folder, inner),
+            (mtime, own_time if inner == source["folder"] == "." else mtime),
+            names,
+            source["suffixes"],
+        )
         for inner, (mtime, names) in source["folders"].items()
     ):
         return []
