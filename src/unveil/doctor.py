@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unveil.training.replay import Replay
 
 MOST_LINES = 20
+LEAST_OPEN_FILES = 1024
 
 
 def findings() -> list[tuple[str, bool, str]]:
@@ -36,7 +37,7 @@ def findings() -> list[tuple[str, bool, str]]:
         )
     )
     rows.append(("mps", True, "there" if torch.backends.mps.is_available() else "none"))
-    rows += [_torchvision(), *_codecs()]
+    rows += [_torchvision(), _ffmpeg(), *_codecs(), *_open_files()]
     free = shutil.disk_usage(".").free / 2**30
     rows.append(("disk here", free > 1, f"{free:.1f} GiB free"))
     shared = shutil.disk_usage("/dev/shm").free / 2**30 if os.path.isdir("/dev/shm") else None
@@ -57,12 +58,37 @@ def _torchvision() -> tuple[str, bool, str]:
     import torch
 
     try:
+        import torchvision
         import torchvision.ops
 
         torchvision.ops.nms(torch.rand(2, 4), torch.rand(2), 0.5)
     except Exception as error:  # a torchvision built for another torch fails in many ways
-        return ("torchvision ops", False, f"do not work with this torch: {error}. Reinstall both together.")
-    return ("torchvision ops", True, "work")
+        return (
+            "torchvision ops",
+            False,
+            f"do not work with torch {torch.__version__}: {error}. Reinstall both together.",
+        )
+    return ("torchvision ops", True, f"{torchvision.__version__} works with torch {torch.__version__}")
+
+
+def _ffmpeg() -> tuple[str, bool, str]:
+    import av
+
+    found = ", ".join(f"{name} {'.'.join(map(str, version))}" for name, version in sorted(av.library_versions.items()))
+    return ("FFmpeg", True, f"{found} (PyAV's own)")
+
+
+def _open_files() -> list[tuple[str, bool, str]]:
+    """Every tensor on its way from a worker holds a file open: PyTorch's default on Linux."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return []
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= LEAST_OPEN_FILES:
+        return [("open files", True, f"up to {'any number' if limit == resource.RLIM_INFINITY else limit}")]
+    remedy = f"raise the limit with: ulimit -n {LEAST_OPEN_FILES if most < 0 else min(LEAST_OPEN_FILES, most)}"
+    return [("open files", False, f"up to {limit}: loader workers may run out of them; {remedy}")]
 
 
 def _codecs() -> list[tuple[str, bool, str]]:
@@ -75,6 +101,13 @@ def _codecs() -> list[tuple[str, bool, str]]:
             rows.append((f"decodes {codec}", True, "yes"))
         except av.codec.codec.UnknownCodecError:
             rows.append((f"decodes {codec}", False, "no: this PyAV was built without it"))
+    try:
+        av.codec.Codec("libx264", "w")
+        rows.append(("encodes h264", True, "yes"))
+    except av.codec.codec.UnknownCodecError:
+        rows.append(
+            ("encodes h264", False, "no libx264 in this PyAV: `unveil data builtin` and `data prepare` need it")
+        )
     return rows
 
 

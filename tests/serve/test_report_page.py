@@ -28,7 +28,7 @@ def self_contained(page):
     assert "<script" not in page.lower()
     assert not re.search(r"\bon\w+\s*=\s*[\"']", page)
     for _, target in re.findall(r"(src|href)\s*=\s*\"([^\"]*)\"", page):
-        assert target.startswith(("data:image/", "#"))
+        assert target.startswith(("data:image/", "#")) or target == "bad.jsonl"
     assert "url(" not in page
     assert "@import" not in page
     assert "default-src 'none'" in page
@@ -144,3 +144,38 @@ def test_spread(pretrained):
     assert samples_module.spread(manifest, 3) == [0, 2, 5]
     assert samples_module.spread(manifest, 99) == list(range(6))
     assert np.all(np.diff(samples_module.spread(manifest, 4)) > 0)
+
+
+def test_many_bad_files_are_counted_by_kind_and_listed_up_to_a_limit(tmp_path):
+    run = make_run(
+        tmp_path / "run", "vit", {**IMAGE, "num_classes": 2}, ["a", "b"], files={"train": 1500, "validation": 100}
+    )
+    rows = [(f"/d/{i}.mp4", f"/d/{i}.mp4: Invalid data found (error {i})") for i in range(300)]
+    rows += [(f"/d/e{i}.mp4", f"e{i}.mp4 is empty") for i in range(20)]
+    (run.path / "bad.jsonl").write_text("".join(json.dumps({"path": p, "error": e}) + "\n" for p, e in rows))
+    page = report(run).read_text()
+    self_contained(page)
+    assert "320 (20.0 %)" in page
+    text = re.sub(r"<[^>]*>", " ", page)
+    assert re.search(r"\b300\s+Invalid data found \(error …\)", text)
+    assert re.search(r"\b20\s+is empty", text)
+    assert '<a href="bad.jsonl">' in page
+    assert page.count('<td class="mono">/d/') == 200
+    page = report(run, tmp_path / "elsewhere.html").read_text()
+    assert 'href="bad.jsonl"' not in page
+    assert str(run.path / "bad.jsonl") in page
+
+
+def test_a_run_that_stopped_for_its_loss_says_so(tmp_path):
+    run = make_run(tmp_path / "run", "vit", {**IMAGE, "num_classes": 2}, ["a", "b"])
+    write_log(run, lines(4))
+    (run.path / "nan").mkdir()
+    file = run.path / "nan" / "rank-0.json"
+    file.write_text(json.dumps({"step": 5, "loss": EVIL, "gradient_norm": "inf"}))
+    page = report(run).read_text()
+    self_contained(page)
+    assert "Stopped before step 5: the loss was &lt;script&gt;" in page
+    file.write_text(json.dumps({"step": 3, "loss": "nan", "gradient_norm": "nan"}))  # it has gone on since
+    assert "Stopped before" not in report(run).read_text()
+    file.write_text("{")
+    assert "Stopped before" not in report(run).read_text()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
 import time
+from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,9 @@ from unveil.serve.pages import write_page
 
 if TYPE_CHECKING:
     from unveil.run import Run
+
+MOST_BAD = 200
+MOST_KINDS = 12
 
 
 def report(run: Run, out: Path | str | None = None) -> Path:
@@ -42,7 +47,7 @@ def report(run: Run, out: Path | str | None = None) -> Path:
         raise UserError(f"--out {path}: is a folder; name a file, e.g. {path / 'report.html'}")
     log = run.log()
     bad = run.bad_files()
-    sections = {**_pictures(run), "charts": charts(log), "evaluations": evaluations(run.path / "evaluate"), "bad": bad}
+    sections = {**_pictures(run), "charts": charts(log), "evaluations": evaluations(run.path / "evaluate")}
     write_page(
         path,
         "report.html.j2",
@@ -54,6 +59,10 @@ def report(run: Run, out: Path | str | None = None) -> Path:
         written=time.strftime("%Y-%m-%d %H:%M"),
         command=_command(run.info.get("command")),
         facts=_facts(run, log, bad),
+        stopped=_stopped(run, log),
+        bad=_bad(run, bad),
+        # A page elsewhere cannot point there: it is to be whole in itself.
+        bad_link=path.absolute().parent == run.path.absolute(),
         settings=_settings(run),
         versions=run.info["versions"],
         **sections,
@@ -121,8 +130,49 @@ def _facts(run: Run, log: list[dict[str, Any]], bad: list[dict[str, Any]]) -> li
     if info.get("classes"):
         facts.append(("classes", str(len(info["classes"]))))
     if bad:
-        facts.append(("bad files", str(len(bad))))
+        facts.append(("bad files", f"{len(bad):,}{_share(run, len(bad))}"))
     return facts
+
+
+def _share(run: Run, bad: int) -> str:
+    """ " (2.5 %)" of all files the run was given; "" where the run folder does not say how many these were."""
+    total = sum(run.info.get("files", {}).values())
+    return f" ({100 * bad / max(total, bad):.1f} %)" if total else ""
+
+
+def _bad(run: Run, bad: list[dict[str, Any]]) -> dict[str, Any]:
+    """The bad files: how many, their share, how often each kind of error, and the first of them."""
+    kinds = Counter(error_kind(str(line.get("error", "")), str(line.get("path", ""))) for line in bad)
+    return {
+        "count": len(bad),
+        "share": _share(run, len(bad)),
+        "kinds": kinds.most_common(MOST_KINDS),
+        "other_kinds": sum(count for _, count in kinds.most_common()[MOST_KINDS:]),
+        "files": bad[:MOST_BAD],
+        "path": str(run.path / "bad.jsonl"),
+    }
+
+
+def error_kind(error: str, path: str) -> str:
+    """An error without what is particular to the file: its name and its numbers."""
+    for name in (path, Path(path).name):
+        error = error.replace(name, "") if name else error
+    line = re.sub(r"0x[0-9a-f]+|\d[\d.,]*", "…", error.strip().partition("\n")[0])
+    return re.sub(r"\s+", " ", line).strip(" :;,")[:160] or "unknown"
+
+
+def _stopped(run: Run, log: list[dict[str, Any]]) -> str:
+    """A sentence about a loss that was not finite, where that is why the run ends where it does."""
+    try:
+        info = json.loads((run.path / "nan" / "rank-0.json").read_text(encoding="utf-8"))
+        step, loss, norm = int(info["step"]), str(info["loss"]), str(info["gradient_norm"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    if log and log[-1]["step"] >= step:
+        return ""
+    return (
+        f"Stopped before step {step:,}: the loss was {loss}, the gradient's norm {norm}. See: unveil doctor {run.path}"
+    )
 
 
 def _settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
