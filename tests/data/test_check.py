@@ -99,7 +99,7 @@ def test_whatever_a_file_does_the_check_goes_on(folder, monkeypatch, capsys):
     errors = {path: error for path, error in column(folder / "manifest.parquet", "error").items() if error}
     expected = {
         "a/crash.mp4": "SIGSEGV", "a/hang.mp4": "no end after 2 s", "a/swallow.mp4": "SIGKILL",
-        "a/text.mp4": "Invalid data", "a/empty.mp4": "Invalid data", "a/cut.mp4": "Invalid data", "a/picture.png": "",
+        "a/text.mp4": "Invalid data", "a/empty.mp4": "is empty", "a/cut.mp4": "Invalid data", "a/picture.png": "",
         "b/folder.mp4": "a folder", "b/pipe.mp4": "named pipe", "b/gone.mp4": "link that leads nowhere",
         "b/bytes\\xff.mp4": "No such file",
     }  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from unveil.data.regular_files import check_regular
 from unveil.errors import DecodeError
 
 
@@ -19,8 +20,10 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     `convert("RGB")` does in the published data loaders; of an animation the first frame is read.
 
     Raises:
-        DecodeError: no such file, not an image, truncated, or with floating-point pixels (whose range no file tells).
+        DecodeError: no such file, not a regular one, not an image, truncated, or with floating-point pixels (whose range no
+            file tells).
     """
+    check_regular(path)
     try:
         with Image.open(path) as image:
             image.load()

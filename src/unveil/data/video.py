@@ -14,7 +14,6 @@ from itertools import tee
 
 import numpy as np
 import torch
-from av.video.frame import VideoFrame
 from torch import Tensor
 
 from unveil.data.video_reader import VideoReader
@@ -98,7 +97,7 @@ def read_frames(
             return video.read_indices(indices)
         if times is not None:
             return video.read(times)
-        return torch.from_numpy(np.stack([video.rgb(frame) for _, frame in video.decode()]))
+        return torch.from_numpy(np.stack([video.rgb(frame) for _, frame in video.each()]))
 
 
 def frames(
@@ -132,21 +131,8 @@ def frames(
             for time, frame in video.shown(_every(1 / fps, begin, stop)):
                 yield time, torch.from_numpy(video.rgb(frame).copy())
             return
-        number = 0
-        held: tuple[float, VideoFrame] | None = None  # the latest frame before `start` that could be the one shown
-        for time, frame in video.decode(begin):
-            if time >= stop:
-                break
-            if time <= begin + video._tolerance:
-                held = (time, frame)
-                continue
-            for moment, picture in ([held] if held else []) + [(time, frame)]:
-                if number % stride == 0:
-                    yield moment, torch.from_numpy(video.rgb(picture).copy())
-                number += 1
-            held = None
-        if held is not None:
-            yield held[0], torch.from_numpy(video.rgb(held[1]).copy())
+        for time, frame in video.each(stride, begin, stop):
+            yield time, torch.from_numpy(video.rgb(frame).copy())
 
 
 def _every(step: float, start: float, stop: float) -> Iterator[float]:
