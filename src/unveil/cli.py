@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import sys
 import typing
 from argparse import SUPPRESS
@@ -278,6 +279,9 @@ def run(argv: list[str]) -> None:
 
 def main() -> NoReturn:
     """The entry point of the `unveil` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a run
+            stream.reconfigure(errors="backslashreplace")
     try:
         run(sys.argv[1:])
     except UserError as error:
