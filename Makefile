@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-full test test-slow check table clean
+.PHONY: demo demo-full test test-slow torture check table clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q -c constraints.txt -e . && touch $@
@@ -23,6 +23,10 @@ test: .venv/installed-dev  ## all tests but the slow ones
 
 test-slow: .venv/installed-dev  ## the slow ones
 	$(BIN)/python -m pytest -m slow
+
+torture: export OMP_NUM_THREADS ?= 1
+torture: .venv/installed-dev  ## thousands of damaged files and 200 kills, then docs/reliability.md
+	$(BIN)/python tests/faults/torture.py mutants && $(BIN)/python tests/faults/torture.py kills && $(BIN)/python tests/faults/torture.py page
 
 check: .venv/installed-dev  ## style, types and coverage
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/pyright && $(BIN)/python -m pytest --cov --cov-fail-under=90

@@ -179,8 +179,13 @@ class VideoFile:
         self._fresh = False
         packets = self._opened().demux(self._stream)
         while True:
-            with self._reported():
-                packet = next(packets, None)
+            try:
+                with self._reported():
+                    packet = next(packets, None)
+            except (
+                IndexError
+            ):  # PyAV stumbles over streams that appeared on the way, at the end: ours is flushed by then
+                return
             if packet is None:
                 return
             if packet.size == 0 and packet.dts is not None:  # a gap in the file: to the decoder it would mean the end

@@ -1,0 +1,275 @@
+"""Reading files that may do anything: in a process of its own, under limits of time and memory, and with a verdict.
+
+ok     read to its end, every result of the right shape
+bad    a DecodeError that names the file and says why
+WRONG  any other error; one without the name; a result of a wrong shape; two readings that differ; too much memory
+CRASH  the process died of a signal
+HANG   it took longer than the limit
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+FRAMES, STRIDE = 8, 2
+MEMORY = 1 << 30  # bytes in memory that a file may add to what the process holds
+ADDRESSES = 8 << 30  # the same of addresses, so that a mistake does not take the machine down
+WINDOWS = 2000  # of a file that lasts seconds; a header that says more must not be believed
+NOBODY = 65534
+
+
+class Verdict(NamedTuple):
+    outcome: str
+    says: str
+    seconds: float
+    memory: int  # bytes, at most, above what the process held before
+
+
+def read_everything(path: str, modality: str) -> str:
+    """Through every way in which the library reads a file.
+
+    Returns:
+        "ok", or the decoder's words.
+
+    Raises:
+        AssertionError: a result is not what was promised.
+        Exception: anything but a DecodeError is a defect.
+    """
+    from unveil.errors import DecodeError
+
+    said = []
+    for look in _LOOKS[modality]:
+        try:
+            look(path)
+        except DecodeError as error:
+            text = str(error)
+            assert path in text, f"{look.__name__}: the error does not name the file: {text!r}"
+            words = text.replace(path, "").strip(" :.")
+            assert words, f"{look.__name__}: the error says nothing but the name: {text!r}"
+            assert "\n" not in words, f"{look.__name__}: an error of several lines: {text!r}"
+            said.append(f"{look.__name__}: {words}")
+    return " | ".join(said) or "ok"
+
+
+def _training(path: str) -> None:
+    import torch
+
+    from unveil.data import Dense, Row, Video
+
+    signal_ = Video(Dense(FRAMES, STRIDE))
+    clips = [signal_.read(Row(path), torch.Generator().manual_seed(3)) for _ in range(2)]
+    _check_clip(clips[0])
+    assert torch.equal(*clips), "two readings differ"
+
+
+def _testing(path: str) -> None:
+    from unveil.data import Dense, Row, Video
+
+    views = Video(Dense(FRAMES, STRIDE)).views(Row(path), 3)
+    assert len(views) == 3
+    for clip in views:
+        _check_clip(clip)
+
+
+def _windows(path: str) -> None:
+    from unveil.data import Dense, Video
+
+    before = -math.inf
+    for number, (start, end, clip) in enumerate(Video(Dense(FRAMES, STRIDE)).windows(path)):
+        _check_clip(clip)
+        assert start is not None
+        assert end is not None
+        assert math.isfinite(start)
+        assert math.isfinite(end)
+        assert before < start <= end, f"windows out of order: {before}, then {start} to {end}"
+        assert number < WINDOWS, f"window {number} at {start} s"
+        before = start
+
+
+def _probe(path: str) -> None:
+    from unveil.data import probe
+
+    info = probe(path)
+    assert info.width > 0
+    assert info.height > 0
+    assert info.num_frames >= 1
+    assert math.isfinite(info.fps)
+    assert info.fps > 0
+    assert math.isfinite(info.duration)
+    assert info.duration >= 0
+
+
+def _measure(path: str) -> None:
+    from unveil.data import Video
+
+    found = Video.measure(path)
+    assert found.width > 0
+    assert found.height > 0
+    assert found.frames
+    assert found.duration is not None
+    assert math.isfinite(found.duration)
+
+
+def _image(path: str) -> None:
+    import torch
+
+    from unveil.data import Image, Row
+
+    image = Image().read(Row(path))
+    assert image.dtype == torch.uint8
+    assert image.ndim == 3
+    assert image.shape[0] == 3
+    assert image.numel() > 0
+    assert torch.equal(image, Image().views(Row(path))[0]), "two readings differ"
+    assert len(list(Image().windows(path))) == 1
+    found = Image.measure(path)
+    assert (found.height, found.width) == tuple(image.shape[1:])
+
+
+def _check_clip(clip: Any) -> None:
+    import torch
+
+    assert clip.dtype == torch.uint8
+    assert clip.shape[:2] == (FRAMES, 3), f"a clip of shape {tuple(clip.shape)}"
+    assert clip.numel() > 0
+
+
+_LOOKS: dict[str, tuple[Callable[[str], None], ...]] = {
+    "video": (_training, _testing, _windows, _probe, _measure),
+    "image": (_image,),
+}
+
+
+class Judge:
+    """Judges one file after the other in a child process, which is replaced when it dies or is out of time.
+
+    Args:
+        limit: seconds for a file.
+        without_rights: the child gives up being root, to whom nothing is unreadable.
+        read: what is done to the file; returns "ok" or the words of its refusal, and raises for a defect.
+    """
+
+    def __init__(
+        self, limit: float = 20.0, without_rights: bool = False, read: Callable[[str, str], str] = read_everything
+    ):
+        self.limit = limit
+        self.without_rights = without_rights
+        self.read = read
+        self._context = get_context("forkserver")
+        self._context.set_forkserver_preload(["torch", "torchvision", "av", "PIL.Image", "unveil.data"])
+        self._process: Any = None
+        self._pipe: Connection | None = None
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._process is not None:
+            assert self._pipe is not None
+            self._pipe.close()
+            self._process.kill()
+            self._process.join()
+            self._process.close()
+            self._process = None
+
+    def verdict(self, path: str, modality: str) -> Verdict:
+        if self._process is None:
+            self._pipe, theirs = self._context.Pipe()
+            self._process = self._context.Process(target=_judge, args=(theirs, self.without_rights, self.read))
+            self._process.start()
+            theirs.close()
+            self._pipe.recv()  # it is there: the clock does not count its start
+        assert self._pipe is not None
+        began = time.monotonic()
+        self._pipe.send((path, modality))
+        if not self._pipe.poll(self.limit):
+            self._end()
+            return Verdict("HANG", f"longer than {self.limit:g} s", time.monotonic() - began, 0)
+        try:
+            return self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            code = self._process.exitcode
+            self._end()
+            name = signal.Signals(-code).name if code and code < 0 else f"exit status {code}"
+            return Verdict("CRASH", name, time.monotonic() - began, 0)
+
+
+def _judge(pipe: Connection, without_rights: bool, read: Callable[[str, str], str]) -> None:
+    """The child's loop."""
+    import av
+    import torch
+
+    import unveil.data  # noqa: F401
+
+    torch.set_num_threads(1)
+    av.logging.set_level(None)
+    sys.setrecursionlimit(500)  # what recurses with a file's structure is found sooner
+    warnings.simplefilter("ignore")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if without_rights and os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    held = _bytes("VmSize")
+    resource.setrlimit(resource.RLIMIT_AS, (held + ADDRESSES, held + ADDRESSES))
+    pipe.send("ready")
+    while True:
+        try:
+            path, modality = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_judged(read, path, modality))
+
+
+def _judged(read: Callable[[str, str], str], path: str, modality: str) -> Verdict:
+    _reset_peak()
+    rss, files = _bytes("VmRSS"), len(os.listdir("/proc/self/fd"))
+    began = time.monotonic()
+    try:
+        says = read(path, modality)
+        outcome = "ok" if says == "ok" else "bad"
+    except BaseException as error:
+        outcome, says = (
+            "WRONG",
+            f"{type(error).__name__}: {error}\n{''.join(traceback.format_tb(error.__traceback__)[-3:])}",
+        )
+        del error
+    seconds = time.monotonic() - began
+    memory = max(0, _bytes("VmHWM") - rss)
+    if memory > MEMORY:
+        outcome, says = "WRONG", f"took {memory >> 20} MiB ({says})"
+    if outcome != "WRONG" and len(os.listdir("/proc/self/fd")) > files:
+        gc.collect()  # what an exception's traceback held
+        if len(os.listdir("/proc/self/fd")) > files:
+            outcome, says = "WRONG", f"a file was left open ({says})"
+    return Verdict(outcome, says, seconds, memory)
+
+
+def _bytes(name: str) -> int:
+    """A line of /proc/self/status, in bytes."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith(name + ":"))
+
+
+def _reset_peak() -> None:
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:  # the highest ever then
+        pass
