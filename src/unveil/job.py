@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
-import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from unveil.data import Manifest
     from unveil.recipe import Recipe
     from unveil.run import Run
+    from unveil.training import Plan
 
 Paths = str | Path | Sequence[str | Path]
+
+BEGUN = {"manifest.parquet", "validation.parquet", "bad.jsonl"}
+"""What a kill can leave in a run folder that has no run.json yet: that is written last."""
 
 
 def paths_of(data: Paths) -> list[Path]:
@@ -36,7 +40,10 @@ class Training:
         max_steps: stop after so many steps; warm-up and schedule shrink to fit. 0 writes the weights as initialised.
         seed: of everything random.
         device: auto, cpu, cuda or mps.
-        devices: processes, one device each.
+        devices: processes, one device each. Under torchrun these are the processes it started.
+        strategy: ddp (every device holds the network) or fsdp (it is divided among them).
+        checkpoint_every: seconds between checkpoints; 0 for one after every step.
+        keep: checkpoints that are kept, beside the weights that scored best.
         val_fraction: share of the labelled files held out for validation (0.1 when there are labels); 0 for none.
         max_bad: share of unreadable files above which the run stops.
         logger: tensorboard, wandb or mlflow, besides log.jsonl; may be given several times.
@@ -49,6 +56,9 @@ class Training:
     seed: int = 0
     device: str = "auto"
     devices: int = 1
+    strategy: str = "ddp"
+    checkpoint_every: float = 300.0
+    keep: int = 2
     val_fraction: float | None = None
     max_bad: float = 0.1
     logger: Sequence[str] = ()
@@ -110,11 +120,13 @@ def carry_out(
 ) -> Run:
     from unveil import recipes
     from unveil.flags import expand, name_of
-    from unveil.run import choose_device, difference, load
+    from unveil.run import choose_device, load
+    from unveil.training import fit, processes
+    from unveil.training.guards import alone
 
     how = Training(**{f.name: flags.pop(f.name) for f in fields(Training) if f.name in flags})
     function = recipes.find(recipe) if isinstance(recipe, str) else recipe
-    choose_device(how.device)
+    device = choose_device(how.device)
     flags = expand(function, how.preset, flags)
     out = Path(out)
     asked = {
@@ -126,8 +138,23 @@ def carry_out(
         "seed": how.seed,
         "val_fraction": how.val_fraction,
     }
+    with alone(out) if processes.rank() == 0 else nullcontext():
+        plan = processes.on_first(lambda: _settle(verb, function, asked, paths_of(data), out, how), device)
+        if plan is not None:
+            fit(plan)
+    return load(out, how.device)
+
+
+def _settle(
+    verb: str, function: Callable[..., Recipe], asked: dict[str, Any], data: list[Path], out: Path, how: Training
+) -> Plan | None:
+    """What is to be trained, in a run folder that is there: a new one, or one that goes on. None: it is complete."""
+    from unveil.run import difference, load
+    from unveil.training import Plan
+    from unveil.training.guards import clear
+
     if how.overwrite and (out / "run.json").is_file():
-        shutil.rmtree(out)
+        clear(out)
     if (out / "run.json").is_file():
         run = load(out, how.device)
         changed = difference(run.info["asked"], asked)
@@ -138,31 +165,32 @@ def carry_out(
             )
         if run.info["status"] == "complete":
             say(how.quiet, f"{out} is complete ({run.info['steps']} steps); nothing to do. --overwrite begins again.")
-            return run
+            return None
     else:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"--out {out} exists and is no run folder. Name a new folder, or empty this one.")
-        run = _begin(verb, function, asked, paths_of(data), out, how)
-    from unveil.training import Plan, fit
-
-    fit(
-        Plan(
-            out=out,
-            recipe=run.info["recipe"],
-            flags=run.info["flags"],
-            classes=run.classes,
-            seed=how.seed,
-            max_steps=how.max_steps,
-            start=asked["start"],
-            max_bad=how.max_bad,
-            loggers=list(how.logger),
-            device=how.device,
-            devices=how.devices,
-            precision=run.info["precision"],
-            quiet=how.quiet,
-        )
+        strange = [path.name for path in out.iterdir() if not path.match(".*") and path.name not in BEGUN]
+        if strange:
+            raise UserError(
+                f"--out {out} exists and is no run folder (it holds {strange[0]}). Name a new folder, or empty this one."
+            )
+        run = _begin(verb, function, asked, data, out, how)
+    return Plan(
+        out=out,
+        recipe=run.info["recipe"],
+        flags=run.info["flags"],
+        classes=run.classes,
+        seed=how.seed,
+        max_steps=how.max_steps,
+        start=asked["start"],
+        max_bad=how.max_bad,
+        loggers=list(how.logger),
+        device=how.device,
+        devices=how.devices,
+        strategy=how.strategy,
+        precision=run.info["precision"],
+        checkpoint_every=how.checkpoint_every,
+        keep=max(1, how.keep),
+        quiet=how.quiet,
     )
-    return load(out, how.device)
 
 
 def say(quiet: bool, text: str) -> None:
@@ -180,7 +208,7 @@ def _begin(
 
     from unveil.data import Manifest, signal_of, split
     from unveil.flags import assemble, recipe_flags
-    from unveil.run import load, new_info, write_json, write_lines
+    from unveil.run import load, new_info, replacing, write_json, write_lines
 
     flags = dict(asked["flags"])
     own = recipe_flags(function)
@@ -210,10 +238,10 @@ def _begin(
                 f"--num-classes {flags['num_classes']}: the data have {len(classes)} classes. Leave the flag out; "
                 "the head is made for the classes of the data, whatever the start weights were trained on."
             )
-    out.mkdir(parents=True, exist_ok=True)
-    train_rows.save(out / "manifest.parquet")
-    if held_out is not None and len(held_out):
-        held_out.save(out / "validation.parquet")
+    for name, rows in (("manifest.parquet", train_rows), ("validation.parquet", held_out)):
+        if rows is not None and len(rows):
+            with replacing(out / name) as temporary:
+                rows.save(temporary)
     if bad:
         write_lines(out / "bad.jsonl", [{"path": path, "error": error} for path, error in bad])
     info = new_info(

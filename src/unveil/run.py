@@ -247,7 +247,7 @@ def new_info(verb: str, recipe: str, flags: Mapping[str, Any], **more: Any) -> d
 
 
 #: Settings that do not change what is learned: another value resumes the run.
-FREE = ("device", "devices", "logger", "max_bad", "loader.")
+FREE = ("device", "devices", "strategy", "checkpoint_every", "keep", "logger", "max_bad", "loader.")
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -145,27 +145,53 @@ def test_two_epochs_differ(manifest):
 
 def test_mixing(manifest):
     order = TrainingOrder(13, 13, 0)
-    plain = [step[0] for step in take(8, training(manifest), order, micro=13)]
-    mixup = [step[0] for step in take(8, training(manifest, mixup=0.8), order, micro=13)]
-    either = [step[0] for step in take(8, training(manifest, mixup=0.8, cutmix=1.0), order, micro=13)]
-    kinds = set()
+    plain, mixup, either = (
+        joined(take(8, training(manifest, **more), order, micro=14))
+        for more in ({}, {"mixup": 0.8}, {"mixup": 0.8, "cutmix": 1.0})
+    )
+    kinds = []
     for before, mixed, other in zip(plain, mixup, either, strict=True):
         hard = torch.nn.functional.one_hot(before["label"], 3).float()
         for after in (mixed, other):
             assert type(after["image"]) is torch.Tensor
             assert (after["label"].dtype, after["label"].shape) == (torch.float32, (26, 3))
             torch.testing.assert_close(after["label"].sum(1), torch.ones(26))
-        # The labels tell the share that is left; the pictures are mixed by the same.
-        partner = hard.roll(1, 0)
-        row = int((hard != partner).any(1).nonzero()[0])
-        share = (mixed["label"][row] * hard[row]).sum()
-        expected = share * before["image"] + (1 - share) * before["image"].roll(1, 0)
-        torch.testing.assert_close(mixed["image"], expected, atol=1e-5, rtol=1e-5)
-        cut = (other["image"] == before["image"]) | (other["image"] == before["image"].roll(1, 0))
-        kinds.add("cutmix" if cut.all() else "mixup")
-    assert kinds == {"mixup", "cutmix"}
+        # Two crops of each row: a row's crop is mixed with the neighbour's, never with the other crop of its own file.
+        partner = [i ^ 2 for i in range(24)]
+        for row in range(24):
+            a, b = before["image"][row], before["image"][partner[row]]
+            if (hard[row] != hard[partner[row]]).any():
+                # The label tells the share that is left; the picture is mixed by the same.
+                share = (mixed["label"][row] * hard[row]).sum()
+                torch.testing.assert_close(mixed["image"][row], share * a + (1 - share) * b, atol=1e-5, rtol=1e-5)
+            kinds.append("cutmix" if ((other["image"][row] == a) | (other["image"][row] == b)).all() else "mixup")
+        assert torch.equal(mixed["image"][24:], before["image"][24:])  # the odd row out
+        assert torch.equal(mixed["label"][24:], hard[24:])
+    assert 0.3 < kinds.count("cutmix") / len(kinds) < 0.7
     unlabelled = Dataset(manifest, training(manifest, mixup=0.8).data, None, training=True, seed=0)
-    assert torch.equal(take(1, unlabelled, order, micro=13)[0][0]["image"], plain[0]["image"])
+    assert torch.equal(joined(take(1, unlabelled, order, micro=14))[0]["image"], plain[0]["image"])
+
+
+def joined(steps):
+    """Each step's micro-batches as one."""
+    return [
+        {key: torch.cat([micro[key] for micro in step]) for key in step[0] if key != "bad"} for step in steps
+    ]  # fmt: skip
+
+
+@given(st.integers(1, 13), st.integers(1, 4), st.integers(1, 13))
+@settings(max_examples=15)
+def test_mixing_does_not_depend_on_processes_and_micro_batches(manifest, batch, world, micro):
+    order = TrainingOrder(13, max(batch, world), 0)
+    dataset = training(manifest, mixup=0.8, cutmix=1.0)
+    whole = joined(take(1, dataset, order, micro=14))[0]
+    ranks = [take(1, dataset, order, micro=micro, rank=rank, world=world)[0] for rank in range(world)]
+    assert len({len(chunks) for chunks in ranks}) == 1  # processes meet in each micro-batch
+    there = joined([[chunk for chunks in ranks for chunk in chunks]])[0]
+    if order.batch >= 2 * world:  # with less than a pair for each process, pairs are made within them
+        assert all(torch.equal(whole[key], there[key]) for key in whole)
+    else:
+        assert torch.equal(whole["seed"], there["seed"])
 
 
 def test_mixing_multi_hot_and_clips(manifest):
@@ -208,7 +234,7 @@ class Dying(Image):
 
 def test_a_workers_death_is_an_error(manifest):
     dataset = Dataset(manifest, Data(Dying()), None, training=True, seed=0)
-    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+    with pytest.raises(UserError, match="a loader worker has died"):
         take(1, dataset, TrainingOrder(13, 4, 0), Loader(workers=1, start_method="fork"))
 
 

@@ -1,34 +1,91 @@
 """Checkpoints survive what happens to files."""
 
+import pickle
+
 import pytest
 import torch
+from torch import nn
 
 from unveil.errors import UserError
 from unveil.run import replacing
 from unveil.training import checkpoint
 
 
-def test_the_last_two_are_kept_and_the_newest_is_read(tmp_path):
+@pytest.fixture
+def trained():
+    """(network, optimiser) after a step: there are moments to keep."""
+    network = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return network, optimizer
+
+
+@pytest.fixture
+def saved(tmp_path, trained):
+    """A function that saves the state as that of a step."""
+    return lambda step, keep=2: checkpoint.save(tmp_path, checkpoint.state_of(*trained, None, step), keep)
+
+
+def test_the_last_ones_are_kept_and_the_newest_is_read(tmp_path, trained, saved):
     for step in (1, 2, 30):
-        checkpoint.save(tmp_path, step, {"step": step, "w": torch.ones(2) * step})
+        saved(step)
     assert [path.name for path in checkpoint.files(tmp_path)] == ["step-000000030.pt", "step-000000002.pt"]
-    state = checkpoint.latest(tmp_path, pytest.fail)
+    state = checkpoint.latest(tmp_path, trained[0], pytest.fail)
     assert state["step"] == 30
-    assert state["w"].tolist() == [30, 30]
+    saved(31, keep=1)
+    assert [path.name for path in checkpoint.files(tmp_path)] == ["step-000000031.pt"]
 
 
-def test_a_truncated_one_is_told_of_and_the_one_before_is_used(tmp_path):
-    checkpoint.save(tmp_path, 1, {"step": 1})
-    newest = checkpoint.save(tmp_path, 2, {"step": 2, "w": torch.zeros(1000)})
-    newest.write_bytes(newest.read_bytes()[:100])
+def test_a_state_is_put_back_whole(tmp_path, trained, saved):
+    saved(7)
+    network, optimizer = trained
+    other = nn.Linear(3, 2)
+    its = torch.optim.AdamW(other.parameters(), lr=0.5)
+    state = checkpoint.latest(tmp_path, other, pytest.fail)
+    assert checkpoint.restore(state, other, its, None) == 7
+    for a, b in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        for name in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(optimizer.state[a][name], its.state[b][name])
+
+
+def foreign(path, good):
+    torch.save({"state_dict": {}}, path)
+
+
+def other_network(path, good):
+    torch.save({**torch.load(good, weights_only=True), "objective": {"weight": torch.zeros(9)}}, path)
+
+
+def older(path, good):
+    torch.save({**torch.load(good, weights_only=True), "format": 1}, path)
+
+
+def truncated(path, good):
+    path.write_bytes(good.read_bytes()[:-100])
+
+
+def empty(path, good):
+    path.write_bytes(b"")
+
+
+def folder(path, good):
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [foreign, other_network, older, truncated, empty, folder])
+def test_one_that_cannot_be_used_is_told_of_and_the_one_before_is(tmp_path, trained, saved, spoil):
+    good = saved(1)
+    spoil(checkpoint.folder(tmp_path) / "step-000000002.pt", good)
     told = []
-    assert checkpoint.latest(tmp_path, told.append)["step"] == 1
-    assert "step-000000002.pt cannot be read" in told[0]
+    assert checkpoint.latest(tmp_path, trained[0], told.append)["step"] == 1
+    assert len(told) == 1
+    assert "step-000000002.pt cannot be used" in told[0]
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path):
-    import pickle
-
+def test_code_in_a_checkpoint_is_not_run(tmp_path, trained, capsys):
     class Evil:
         def __reduce__(self):
             return (print, ("run!",))
@@ -36,17 +93,20 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     path = checkpoint.folder(tmp_path) / "step-000000001.pt"
     path.parent.mkdir()
     path.write_bytes(pickle.dumps(Evil(), protocol=2))
-    assert checkpoint.latest(tmp_path, lambda text: None) is None
+    told = []
+    assert checkpoint.latest(tmp_path, trained[0], told.append) is None
+    assert "none of the 1 checkpoints" in told[-1]
+    assert capsys.readouterr().out == ""
 
 
-def test_nothing_there(tmp_path):
-    assert checkpoint.latest(tmp_path, pytest.fail) is None
+def test_nothing_there(tmp_path, trained):
+    assert checkpoint.latest(tmp_path, trained[0], pytest.fail) is None
 
 
-def test_a_folder_that_cannot_be_written_says_so(tmp_path):
+def test_a_folder_that_cannot_be_written_says_so(tmp_path, saved):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="could not be written"):
-        checkpoint.save(tmp_path, 1, {"step": 1})
+        saved(1)
 
 
 def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
@@ -57,3 +117,22 @@ def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
         raise RuntimeError
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_writer_leaves_is_removed(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".run.json.123.tmp", "checkpoints/.step-000000001.pt.123.tmp", "run.json"):
+        (tmp_path / name).write_text("")
+    checkpoint.clean(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "run.json"]
+
+
+def test_the_best_step_is_known_again_when_a_run_goes_on(tmp_path):
+    best = checkpoint.Best(tmp_path, 0)
+    assert not best.better({"step": 1, "loss": 1.0, "rankme": 9.0})
+    assert best.better({"step": 2, "knn": 0.5})
+    assert not best.better({"step": 3, "knn": 0.5})
+    (tmp_path / "log.jsonl").write_text('{"step": 2, "knn": 0.5}\n{"step": 4, "knn": 0.9}\n')
+    again = checkpoint.Best(tmp_path, 3)
+    assert (again.step, again.value) == (2, 0.5)
+    assert again.better({"step": 4, "knn": 0.6})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from functools import lru_cache
@@ -10,16 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unveil.data.dataset import Dataset, Sample, hash63, seeded
 from unveil.errors import UserError
-from unveil.recipe import Loader
+from unveil.recipe import Data, Loader
 
 Batch = dict[str, Any]
 Key = tuple[int, int]  # (epoch, row)
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 class TrainingOrder:
@@ -63,8 +69,9 @@ def training_batches(
 ) -> Generator[list[Batch], None, None]:
     """For each step from `start_step` on, without end, this process's micro-batches.
 
-    The step's rows are divided into contiguous shards, one for each process, and these into chunks of at most `micro` rows;
-    a row gives `repeats` samples. `batch["bad"]` lists the files that could not be decoded, as (path, error).
+    The step's rows are divided into contiguous shards, one for each process, and these into chunks of at most `micro` rows (one
+    more where shards are uneven), as many in each process; a row gives `repeats` samples. `batch["bad"]` lists the files that
+    could not be decoded, as (path, error).
 
     Args:
         dataset: in training mode.
@@ -84,10 +91,17 @@ def training_batches(
     if order.batch < world:
         raise UserError(f"a batch of {order.batch} cannot be shared by {world} devices: more data or fewer --devices.")
 
+    # Mixup and cutmix take rows two by two, and no pair may be torn apart.
+    unit = 2 if mixes(dataset.data) and order.batch >= 2 * world else 1
+
     def chunks(step: int) -> list[list[Key]]:
         keys = order.step(step)[1]
-        shard = keys[len(keys) * rank // world : len(keys) * (rank + 1) // world]
-        return [shard[i : i + micro] for i in range(0, len(shard), micro)]
+        units = [keys[i : i + unit] for i in range(0, len(keys), unit)]
+        # As many chunks in every process, since a divided network's processes meet in each of them.
+        most, least = -(-len(units) // world), len(units) // world
+        count = min(least, -(-most // max(1, micro // unit)))
+        mine = _parts(units, world)[rank]
+        return [[key for part in chunk for key in part] for chunk in _parts(mine, count)]
 
     batches = _load(dataset, _Steps(chunks, start_step), loader)
     try:
@@ -137,6 +151,12 @@ def evaluation_batches(dataset: Dataset, loader: Loader, batch: int, rank: int =
     yield held
 
 
+def _parts(items: list[Any], count: int) -> list[list[Any]]:
+    """`items` in `count` contiguous parts whose lengths differ by one at most."""
+    cuts = [len(items) * i // count for i in range(count + 1)]
+    return [items[low:high] for low, high in itertools.pairwise(cuts)]
+
+
 class _Steps:
     """The micro-batches of all steps from `start` on, as a sampler."""
 
@@ -178,11 +198,20 @@ def _as_is(batch: Any) -> Any:
 
 
 def num_workers(loader: Loader) -> int:
-    """The number of worker processes: `loader.workers`, or one per core that this process may use, less one."""
+    """The number of worker processes: `loader.workers`, or one per core that is this process's share, less one."""
     if loader.workers >= 0:
         return loader.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores - 1
+    return max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)  # torchrun's word for processes here
+
+
+def _begin_worker(_number: int) -> None:
+    # Ctrl-C reaches every process of a terminal; it is the training's to answer, which then ends its workers by SIGTERM.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        # A worker whose training was killed would go on for seconds, holding the run folder; the kernel ends it at once.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _load(dataset: Dataset, chunks: Any, loader: Loader) -> Generator[Batch, None, None]:
@@ -191,7 +220,11 @@ def _load(dataset: Dataset, chunks: Any, loader: Loader) -> Generator[Batch, Non
     options: dict[str, Any] = {"generator": torch.Generator()}
     if workers:
         # PyTorch gives each worker one thread; the decoder is given one by VideoReader.
-        options |= {"prefetch_factor": loader.prefetch, "multiprocessing_context": loader.start_method or None}
+        options |= {
+            "prefetch_factor": loader.prefetch,
+            "multiprocessing_context": loader.start_method or None,
+            "worker_init_fn": _begin_worker,
+        }
     loading = DataLoader(
         _Batches(dataset), batch_size=None, sampler=chunks, collate_fn=_as_is, num_workers=workers, **options
     )
@@ -204,6 +237,14 @@ def _load(dataset: Dataset, chunks: Any, loader: Loader) -> Generator[Batch, Non
             if isinstance(batch, _Failure):
                 raise batch.error
             yield batch
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"a loader worker has died: {str(error).rstrip('. ')}. If memory ran out, lower --loader.workers or "
+            "--loader.prefetch; if a file crashes the decoder, `unveil data check` finds it. The same command goes on from "
+            "the last checkpoint."
+        ) from error
     finally:
         # Its last reference ends the workers at once; left in a traceback, they would wait for the garbage collector, which
         # closes their queues before they are told to stop, and each would hold up the process for five seconds.
@@ -232,22 +273,37 @@ def collate(samples: Sequence[Sample], key: str) -> Batch:
     return batch
 
 
+def mixes(data: Data) -> bool:
+    """Whether samples are mixed with one another."""
+    return data.mixup > 0 or data.cutmix > 0
+
+
 def mix(batch: Batch, dataset: Dataset) -> Batch:
-    """Mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899), one of the two for the whole batch; labels become soft.
+    """Mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899) of neighbouring rows, two by two; labels become soft.
+
+    Which of the two and how much is drawn for each pair from its first sample's seed, so it does not depend on the other
+    samples of a micro-batch. An odd row at the end stays as it is. With repeated sampling a row's crops are mixed with
+    the other row's.
 
     Returns:
         The batch with the signal mixed and `label` float32 [B,classes]; unchanged where the recipe asks for neither.
     """
     data = dataset.data
-    alphas = [(v2.MixUp, data.mixup), (v2.CutMix, data.cutmix)]
-    wanted = [(kind, alpha) for kind, alpha in alphas if alpha > 0]
-    if not wanted or "label" not in batch:
+    if not mixes(data) or "label" not in batch:
         return batch
     assert dataset.classes is not None
-    key = data.signal.key
+    wanted = [kind(alpha=alpha, num_classes=len(dataset.classes)) for kind, alpha in
+              ((v2.MixUp, data.mixup), (v2.CutMix, data.cutmix)) if alpha > 0]  # fmt: skip
+    key, repeats = data.signal.key, data.repeats
+    x, label = batch[key].clone(), batch["label"].clone()
+    if not label.is_floating_point():
+        label = functional.one_hot(label, len(dataset.classes)).float()
     # torchvision takes tensors for images, [B,C,H,W]; as a video, [B,C,T,H,W] has the axes that matter in place.
-    x = tv_tensors.Video(batch[key]) if batch[key].ndim == 5 else tv_tensors.Image(batch[key])
-    with seeded(hash63("mix", int(batch["seed"][0]))):
-        kind, alpha = wanted[int(torch.randint(len(wanted), ()))]
-        mixed, label = kind(alpha=alpha, num_classes=len(dataset.classes))(x, batch["label"])
-    return batch | {key: mixed.as_subclass(torch.Tensor), "label": label}
+    kind_of_signal = tv_tensors.Video if x.ndim == 5 else tv_tensors.Image
+    for first in range(0, len(x) - 2 * repeats + 1, 2 * repeats):
+        for pair in ([first + r, first + repeats + r] for r in range(repeats)):
+            with seeded(hash63("mix", int(batch["seed"][pair[0]]))):
+                chosen = wanted[int(torch.randint(len(wanted), ()))]
+                mixed, label[pair] = chosen(kind_of_signal(x[pair]), label[pair])
+            x[pair] = mixed.as_subclass(torch.Tensor)
+    return batch | {key: x, "label": label}

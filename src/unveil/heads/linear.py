@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from unveil.layers import Dropout
 from unveil.tokens import Tokens
 
 
@@ -21,7 +22,7 @@ class LinearHead(nn.Module):
 
     def __init__(self, width: int, num_classes: int, dropout: float = 0.0, std: float = 0.02):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear = nn.Linear(width, num_classes)
         nn.init.trunc_normal_(self.linear.weight, std=std)
         nn.init.zeros_(self.linear.bias)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unveil.layers.attention import Attention, QkvBias
-from unveil.layers.drop_path import DropPath
+from unveil.layers.dropout import DropPath
 from unveil.layers.mlp import Mlp
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -54,12 +54,14 @@ class Block(nn.Module):
         self.norm2 = LayerNorm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.scale2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
-        self.drop_path = DropPath(drop_path)
+        # One for each branch: a dropout draws the same again when it is called again.
+        self.drop_path1 = DropPath(drop_path)
+        self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens [B, N, D] → [B, N, D]; `mask` as in `Attention`."""
-        x = x + self.drop_path(self.scale1(self.attn(self.norm1(x), mask=mask)))
-        return x + self.drop_path(self.scale2(self.mlp(self.norm2(x))))
+        x = x + self.drop_path1(self.scale1(self.attn(self.norm1(x), mask=mask)))
+        return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
 
 def run_blocks(blocks: Iterable[nn.Module], x: Tensor, mask: Tensor | None = None, recompute: bool = False) -> Tensor:

@@ -18,7 +18,10 @@ def cross_entropy(prediction: Tensor, target: Tensor, smoothing: float = 0.0, we
         smoothing: share of the target that is spread evenly over all classes.
         weight: of each class [classes].
     """
-    return functional.cross_entropy(prediction.float(), target, weight=weight, label_smoothing=smoothing)
+    # PyTorch's own mean divides by the weights of the batch, and so depends on which samples share a micro-batch.
+    return functional.cross_entropy(
+        prediction.float(), target, weight=weight, label_smoothing=smoothing, reduction="none"
+    ).mean()
 
 
 def binary_cross_entropy(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import signal as signals
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,12 @@ import torch
 
 from unveil.errors import UserError
 from unveil.run import read_lines
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
+LOCK = ".lock"
+LOCK_SECONDS = 15
+"""A process that was killed leaves workers behind that hold what it held, for a moment."""
 
 
 @contextmanager
@@ -32,10 +41,16 @@ def out_of_memory() -> Iterator[None]:
 
 
 class Stop:
-    """SIGTERM and Ctrl-C ask for a stop; the step in hand is finished and saved."""
+    """SIGTERM and Ctrl-C ask for a stop; the step in hand is finished and saved. Asked again, it stops at once.
 
-    def __init__(self) -> None:
+    Args:
+        when_asked: also called, once.
+    """
+
+    def __init__(self, when_asked: Callable[[], Any] | None = None) -> None:
         self.asked: str | None = None
+        self._at = 0.0
+        self._when_asked = when_asked
 
     @contextmanager
     def listening(self) -> Iterator[Stop]:
@@ -52,9 +67,64 @@ class Stop:
                 signals.signal(number, handler)
 
     def _ask(self, number: int, _frame: Any) -> None:
-        if self.asked:  # asked twice: now
-            raise KeyboardInterrupt
-        self.asked = signals.Signals(number).name
+        if self.asked:
+            # One Ctrl-C may arrive twice: from the terminal, and handed on by the process that started this one.
+            if time.monotonic() - self._at > 1:
+                raise KeyboardInterrupt
+            return
+        self.asked, self._at = signals.Signals(number).name, time.monotonic()
+        if self._when_asked is not None:
+            self._when_asked()
+
+
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold a run folder, made where it is missing, so that no second process writes into it.
+
+    Raises:
+        UserError: another process is training into it; or it cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    made = not run.exists()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run / LOCK)
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        raise UserError(
+            f"another process is training into {run}. Wait for it or stop it; or name another --out."
+        ) from error
+    except OSError as error:
+        raise UserError(f"--out {run} cannot be written: {error.strerror}. Name another folder.") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        if made and all(path.name == LOCK for path in run.iterdir()):  # refused before it began
+            shutil.rmtree(run)
+
+
+def clear(run: Path) -> None:
+    """Empty a run folder that is held; run.json goes last, so that what a kill leaves is still a run folder."""
+    for path in sorted(run.iterdir(), key=lambda path: path.name == "run.json"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+@contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Turn what a full disk and the like raise into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM and error.errno not in NO_RIGHT:
+            raise
+        what = f"{error.filename or run} could not be written: {error.strerror}."
+        todo = "Free some space" if error.errno in NO_ROOM else "Allow writing there, or name another --out"
+        raise UserError(f"{what} {todo}; the same command then goes on from the last checkpoint.") from error
 
 
 class BadFiles:
@@ -66,13 +136,16 @@ class BadFiles:
         for entry in read_lines(self.path):
             self.known[entry["path"]] = entry["error"]
 
-    def add(self, bad: list[tuple[str, str]], size: int, say: Any) -> None:
+    def add(self, bad: list[tuple[str, str]], size: int, say: Any, first: bool = True) -> None:
+        """Note what could not be read in a step; only the `first` process writes it down."""
         for path, error in bad:
-            if path not in self.known:
-                self.known[path] = error
+            if path in self.known:
+                continue
+            self.known[path] = error
+            if first:
                 with self.path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"path": path, "error": error}) + "\n")
-                say(f"skipped, cannot be read: {error if path in error else f'{path}: {error}'}")
+            say(f"skipped, cannot be read: {error if path in error else f'{path}: {error}'}")
         if len(self.known) > self.limit * size:
             listed = "\n".join(f"  {path}: {error}" for path, error in list(self.known.items())[:20])
             raise UserError(

@@ -95,6 +95,11 @@ class Log:
         for logger in self.loggers:
             logger.log_metrics(scalars, step=numbers["step"])
 
+    def flush(self) -> None:
+        """All lines so far are on the disk."""
+        if self.file is not None:
+            os.fsync(self.file.fileno())
+
     def close(self) -> None:
         self.progress.stop()
         if self.file is not None:

@@ -2,8 +2,8 @@
 
 It knows devices, processes, precision and files; it knows no modality, no paper and no loss. A step is a pure function of
 (weights, optimiser, seed, step): the batch, its crops and its masks come from the loader as functions of (seed, epoch,
-index), what the network draws (drop path) from (seed, step). So a run that is stopped anywhere and started again
-goes on bit for bit.
+index), and what the network leaves out of a sample (drop path, dropout) from that sample's seed. So a run that is stopped
+anywhere and started again goes on bit for bit, and any number of processes learns what one would.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import nn
 from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
 from unveil.errors import UserError
 from unveil.flags import build
+from unveil.layers import seed_dropout
 from unveil.recipe import Recipe
 from unveil.run import choose_device, write_json
-from unveil.training import checkpoint, nonfinite
-from unveil.training.guards import BadFiles, Stop, out_of_memory
+from unveil.training import checkpoint, nonfinite, processes
+from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
 from unveil.training.log import Log, make_loggers
 from unveil.training.monitor import Monitor
 from unveil.training.optimizer import adamw, set_rate
@@ -33,8 +34,7 @@ from unveil.training.start import start
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-CHECKPOINT_SECONDS = 300
+    from torch.optim.swa_utils import AveragedModel
 
 
 @dataclass
@@ -47,6 +47,9 @@ class Plan:
         classes: class names; empty without labels.
         seed, max_steps, start, max_bad, loggers: as on the command line.
         device, devices: where, and how many processes.
+        strategy: "ddp" or "fsdp".
+        checkpoint_every: seconds between checkpoints; 0 for one after every step.
+        keep: how many of them.
         precision: "auto", "32" or "bf16".
         quiet: print nothing.
     """
@@ -62,7 +65,10 @@ class Plan:
     loggers: list[str] = field(default_factory=list)
     device: str = "auto"
     devices: int = 1
+    strategy: str = "ddp"
     precision: str = "auto"
+    checkpoint_every: float = 300.0
+    keep: int = 2
     quiet: bool = False
 
 
@@ -70,35 +76,31 @@ def fit(plan: Plan) -> None:
     """Train, or go on training, until the plan's last step.
 
     Raises:
-        UserError: out of memory, a loss that is not finite, too many bad files, a full disk.
+        UserError: out of memory, a loss that is not finite, too many bad files, a full disk, a process that died.
     """
-    from lightning.fabric import Fabric
-
-    device = choose_device(plan.device)
-    precision = {"auto": "bf16-mixed" if _has_bf16(device) else "32-true", "32": "32-true", "bf16": "bf16-mixed"}
-    if plan.precision not in precision:
-        raise UserError(f"--precision {plan.precision}: use auto, 32 or bf16.")
-    fabric = Fabric(
-        accelerator=device.type,
-        devices=plan.devices,
-        strategy="ddp_spawn" if plan.devices > 1 else "auto",
-        precision=precision[plan.precision],  # type: ignore[arg-type]
-    )
-    with out_of_memory():
-        if plan.devices > 1:
-            fabric.launch(_train, plan)  # type: ignore[arg-type]
-        else:
-            _train(fabric, plan)
+    if plan.devices > 1 and not processes.launched():
+        processes.start(_train, plan, plan.devices)
+    else:
+        _train(plan)
 
 
 def _has_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _average(objective: nn.Module, decay: float) -> Any:
+def _average(objective: nn.Module, decay: float) -> AveragedModel:
+    from torch.distributed.tensor import DTensor
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-    return AveragedModel(objective, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = get_ema_multi_avg_fn(decay)
+
+    def here(tensors: Any) -> list[torch.Tensor]:
+        # A divided network's parameters are averaged piece by piece, each process its own; buffers are whole.
+        return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+
+    return AveragedModel(
+        objective, multi_avg_fn=lambda old, new, count: average(here(old), here(new), count), use_buffers=True
+    )
 
 
 def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
@@ -130,7 +132,22 @@ def inverse_frequency(manifest: Manifest, classes: list[str]) -> torch.Tensor:
     return count.sum() / (len(classes) * count.clamp(min=1))
 
 
-def _train(fabric: Fabric, plan: Plan) -> None:
+def _train(plan: Plan) -> None:
+    device = choose_device(plan.device)
+    precision = {"auto": "bf16-mixed" if _has_bf16(device) else "32-true", "32": "32-true", "bf16": "bf16-mixed"}
+    if plan.precision not in precision:
+        raise UserError(f"--precision {plan.precision}: use auto, 32 or bf16.")
+    stop = Stop()
+    with out_of_memory(), writing(plan.out), stop.listening():
+        fabric = processes.fabric(device, precision[plan.precision], plan.strategy)
+        fabric.launch()
+        _steps(fabric, plan, stop)
+
+
+def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
+    first, world, rank = fabric.is_global_zero, fabric.world_size, fabric.global_rank
+    if first:
+        checkpoint.clean(plan.out)
     manifest = Manifest.load(plan.out / "manifest.parquet")
     validation = plan.out / "validation.parquet"
     held_out = Manifest.load(validation) if validation.is_file() else None
@@ -141,24 +158,23 @@ def _train(fabric: Fabric, plan: Plan) -> None:
     # The order counts files; with repeated sampling each of them gives several samples of the batch.
     order = TrainingOrder(len(dataset), max(1, recipe.schedule.batch // data.repeats), plan.seed)
     batch = order.batch * data.repeats
-    micro = max(1, min(loader.batch // data.repeats, math.ceil(order.batch / fabric.world_size)))
+    micro = max(1, min(loader.batch // data.repeats, math.ceil(order.batch / world)))
     total, warmup = plan_steps(recipe.schedule, order.steps_per_epoch, plan.max_steps)
     peak, minimum = rates(recipe.optimizer, recipe.schedule, batch)
-    optimizer = adamw(objective, recipe.optimizer, fabric.device)
     average = _average(objective, recipe.ema) if recipe.ema else None
-    resumed = checkpoint.latest(plan.out, notes.append)
+    resumed = checkpoint.latest(plan.out, objective, notes.append)
+    # Divided networks replace their parameters: optimisers are made afterwards.
+    model = fabric.setup_module(objective)
+    if average is not None:
+        average.module = processes.placed(fabric, average.module)
+    plain = adamw(objective, recipe.optimizer, fabric.device)
+    optimizer = fabric.setup_optimizers(plain)
     done = 0
     if resumed:
-        objective.load_state_dict(resumed["objective"])
-        optimizer.load_state_dict(resumed["optimizer"])
-        if average is not None:
-            average.load_state_dict(resumed["average"])
-        done = resumed["step"]
+        done = checkpoint.restore(resumed, objective, plain, average)
+        resumed = None  # as large as the network and its optimiser
         notes.append(f"resumed after step {done}")
-    if average is not None:
-        average.to(fabric.device)
-    model, optimizer = fabric.setup(objective, optimizer)
-    first = fabric.is_global_zero
+    best = checkpoint.Best(plan.out, done)
     loggers = make_loggers(plan.loggers, plan.out) if first else []
     log = Log(plan.out, done, total, loggers, first, plan.quiet)
     say = log.say
@@ -166,7 +182,7 @@ def _train(fabric: Fabric, plan: Plan) -> None:
         notes.append(f"batch {batch} instead of {recipe.schedule.batch}: that is all the data there are")
     notes.append(
         f"{len(dataset)} files, {total} steps of {batch} ({micro * data.repeats} at a time on "
-        f"{fabric.world_size} × {fabric.device.type}), "
+        f"{world} × {fabric.device.type}), "
         f"learning rate {recipe.optimizer.lr:g} × {batch}/256 = {peak:.3g}, warm-up {warmup} steps"
     )
     for note in notes:
@@ -175,88 +191,91 @@ def _train(fabric: Fabric, plan: Plan) -> None:
     monitor = Monitor(recipe, manifest, held_out, plan.classes, total, batch, plan.seed)
     saved_at = time.monotonic()
 
+    def settle(**values: Any) -> None:
+        info = json.loads((plan.out / "run.json").read_text(encoding="utf-8"))
+        write_json(plan.out / "run.json", {**info, **values})
+
     def save(step: int, status: str = "running") -> None:
-        if fabric.is_global_zero:
-            state = {"objective": objective.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-            if average is not None:
-                state["average"] = average.state_dict()
-            checkpoint.save(plan.out, step, state)
-            checkpoint.save_weights(plan.out, average.module if average is not None else objective)
-            info = json.loads((plan.out / "run.json").read_text(encoding="utf-8"))
-            write_json(plan.out / "run.json", {**info, "status": status, "steps": step, "total_steps": total})
+        state = checkpoint.state_of(objective, plain, average, step)
+        if first:
+            log.flush()  # what is logged up to here is on the disk before the checkpoint that builds on it
+            checkpoint.save(plan.out, state, plan.keep)
+            checkpoint.save_weights(plan.out / "weights.safetensors", state.get("average", state["objective"]))
+            settle(status=status, steps=step, total_steps=total)
         fabric.barrier()
 
-    stop = Stop()
-    world, rank = fabric.world_size, fabric.global_rank
     batches = training_batches(dataset, order, loader, start_step=done, micro=micro, rank=rank, world=world)
     try:
-        with stop.listening():
-            began = time.perf_counter()
-            for step in range(done, total):
-                chunks = next(batches)
-                waited = time.perf_counter() - began
-                rate = learning_rate(step, total, warmup, peak, minimum)
-                set_rate(optimizer, rate)
-                objective.train()
-                objective.before_step(step / total)
-                seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]
-                numbers, losses = _backward(fabric, model, chunks, data.signal.key, seeds, batch)
-                norm = fabric.clip_gradients(
-                    model, optimizer, max_norm=recipe.clip_gradient or math.inf, error_if_nonfinite=False
-                )
-                norm = float(norm) if norm is not None else 0.0
-                taken = nonfinite.Step(step + 1, total, batch, numbers["loss"], norm, rate, losses, seeds)
-                if not taken.finite:
-                    # The loss and the norm are those of all processes, so that all of them come here.
-                    state = objective.state_dict() if first else None
-                    precision = fabric.strategy.precision.precision
-                    error = nonfinite.keep(
-                        plan.out, taken, chunks, manifest, objective, state, precision, fabric.device, rank, world
-                    )
-                    fabric.barrier()
-                    raise error
-                optimizer.step()
-                optimizer.zero_grad()
-                objective.after_step((step + 1) / total)
-                if average is not None:
-                    average.update_parameters(objective)
-                bad.add([pair for chunk in chunks for pair in chunk.get("bad", [])], len(dataset), say)
-                spent = time.perf_counter() - began
-                numbers = {
-                    "step": step + 1,
-                    **numbers,
-                    "epoch": round((step + 1) / order.steps_per_epoch, 4),
-                    "lr": rate,
-                    "gradient_norm": norm,
-                    "samples_per_s": round(batch / spent, 3),
-                    "data_wait": round(waited / spent, 4),
-                    "bad": len(bad.known),
-                }
-                last = step + 1 == total
-                if monitor.due(step + 1):
-                    shown = average.module if average is not None else objective
+        began = time.perf_counter()
+        for step in range(done, total):
+            chunks = next(batches)
+            waited = time.perf_counter() - began
+            rate = learning_rate(step, total, warmup, peak, minimum)
+            set_rate(optimizer, rate)
+            objective.train()
+            objective.before_step(step / total)
+            seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]
+            numbers, losses = _backward(fabric, model, chunks, data.signal.key, seeds, batch)
+            norm: Any = nn.utils.clip_grad_norm_(objective.parameters(), recipe.clip_gradient or math.inf)
+            norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+            taken = nonfinite.Step(step + 1, total, batch, numbers["loss"], norm, rate, losses, seeds)
+            if not taken.finite:
+                # The loss and the norm are those of all processes, so that all of them come here.
+                weights = checkpoint.weights_of(objective)
+                error = nonfinite.keep(
+                    plan.out, taken, chunks, manifest, objective, weights if first else None,
+                    fabric.strategy.precision.precision, fabric.device, rank, world,
+                )  # fmt: skip
+                fabric.barrier()
+                raise error
+            optimizer.step()
+            optimizer.zero_grad()
+            objective.after_step((step + 1) / total)
+            if average is not None:
+                average.update_parameters(objective)
+            unread = [pair for chunk in chunks for pair in chunk.get("bad", [])]
+            last = step + 1 == total
+            due = first and time.monotonic() - saved_at >= plan.checkpoint_every
+            asked, due, some_unread = processes.any_of(fabric, stop.asked is not None, due, bool(unread))
+            if some_unread:
+                bad.add(processes.all_of(fabric, unread), len(dataset), say, first)
+            spent = time.perf_counter() - began
+            numbers = {
+                "step": step + 1,
+                **numbers,
+                "epoch": round((step + 1) / order.steps_per_epoch, 4),
+                "lr": rate,
+                "gradient_norm": norm,
+                "samples_per_s": round(batch / spent, 3),
+                "data_wait": round(waited / spent, 4),
+                "bad": len(bad.known),
+            }
+            if monitor.due(step + 1):
+                shown = average.module if average is not None else objective
+                with processes.gathered(shown):
                     numbers.update(monitor.measure(shown, fabric.device))
-                began = time.perf_counter()
-                log.step(numbers)
-                asked = _any(fabric, stop.asked is not None)
-                if last or asked or (time.monotonic() - saved_at > CHECKPOINT_SECONDS and world == 1):
-                    save(step + 1, "complete" if last else "running")
-                    saved_at = time.monotonic()
-                if asked and not last:
-                    say(f"stopped by {stop.asked} after step {step + 1}, saved; the same command goes on from here")
-                    raise SystemExit(0)
-            if done == total and resumed is None:  # --max-steps 0: the weights as initialised, e.g. to compare with
-                save(total, "complete")
+                if fabric.broadcast(best.better(numbers)):
+                    weights = checkpoint.weights_of(shown)
+                    if first:
+                        checkpoint.save_weights(plan.out / checkpoint.BEST, weights)
+                        settle(best={"step": best.step, "score": best.value})
+            began = time.perf_counter()
+            log.step(numbers)
+            if last or asked or due:
+                save(step + 1, "complete" if last else "running")
+                saved_at = time.monotonic()
+            if asked and not last:
+                say(
+                    f"stopped by {stop.asked or 'a signal'} after step {step + 1}, saved; the same command goes on from here"
+                )
+                raise SystemExit(0)
+        if done == total and not checkpoint.files(
+            plan.out
+        ):  # --max-steps 0: the weights as initialised, to compare with
+            save(total, "complete")
     finally:
         batches.close()
         log.close()
-
-
-def _any(fabric: Fabric, flag: bool) -> bool:
-    if fabric.world_size == 1:
-        return flag
-    total = fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum")
-    return bool(total > 0)  # type: ignore[operator]
 
 
 def _backward(
@@ -264,21 +283,25 @@ def _backward(
 ) -> tuple[dict[str, float], list[float]]:
     """Gradients of the mean over the whole batch, whatever its division into micro-batches and processes.
 
-    Each micro-batch's loss is weighted by its share of the *global* count; DDP averages over processes, so the share is
-    multiplied by their number. Returns the batch's means, and the losses of this process's micro-batches.
+    Each micro-batch's loss is weighted by its share of the *global* count; gradients are averaged over processes, so the
+    share is multiplied by their number. Returns the batch's means, and the loss of each of this process's micro-batches.
     """
     totals: dict[str, torch.Tensor] = {}
     losses: list[torch.Tensor] = []
     for number, chunk in enumerate(chunks):
         chunk = {name: fabric.to_device(value) if name != "bad" else value for name, value in chunk.items()}
         share = len(chunk[key]) / batch
+        seed_dropout(model, chunk["seed"])
         torch.manual_seed(seeds[number])
         with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
             outputs = model(chunk)
             fabric.backward(outputs["loss"] * (share * fabric.world_size))
         losses.append(outputs["loss"].detach())
         for name, value in outputs.items():
-            totals[name] = totals.get(name, torch.zeros((), device=fabric.device)) + value.detach().float() * share
+            if name != "state":
+                totals[name] = totals.get(name, 0.0) + value.detach().float() * share
+    names = sorted(totals)
+    means = torch.stack([totals[name] for name in names])
     if fabric.world_size > 1:
-        totals = {name: fabric.all_reduce(value, reduce_op="sum") for name, value in totals.items()}  # type: ignore[misc]
-    return {name: float(value) for name, value in totals.items()}, [float(loss) for loss in losses]
+        means = fabric.all_reduce(means, reduce_op="sum")
+    return dict(zip(names, means.tolist(), strict=True)), torch.stack(losses).tolist()  # type: ignore[union-attr]

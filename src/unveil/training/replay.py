@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from unveil.errors import UserError
 from unveil.flags import build
+from unveil.layers import seed_dropout
 from unveil.run import Run, versions
 from unveil.training.nonfinite import FOLDER, FORMAT, restore
 
@@ -369,6 +370,7 @@ def _precision(device: torch.device, half: bool) -> Any:
 
 def _loss(objective: nn.Module, micro: _MicroBatch, which: slice = slice(None)) -> Tensor:
     device = next(objective.parameters()).device
+    seed_dropout(objective, micro.batch["seed"][which].to(device))
     torch.manual_seed(micro.seed)
     return objective({key: x[which].to(device) for key, x in micro.batch.items()})["loss"]
 
