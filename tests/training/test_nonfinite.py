@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import unveil
 from unveil import cli
 from unveil.errors import UserError
+from unveil.layers import seed_dropout
 from unveil.run import Run
 from unveil.training import checkpoint, nonfinite
 from unveil.training.replay import replay
@@ -214,6 +215,7 @@ def test_every_kind_of_objective_is_replayed(recipe, tmp_path):
     chunk = {key: torch.randn(2, 3, 4, 32, 32), "index": torch.tensor([0, 1]), "seed": torch.tensor([7, 8])}
     chunk["label"] = torch.tensor([[0.2, 0.8, 0.0], [1.0, 0.0, 0.0]])
     torch.manual_seed(5)
+    seed_dropout(objective, chunk["seed"])
     loss = objective(chunk)["loss"].item()
     step = nonfinite.Step(1, 1, 2, float("nan"), 1.0, 1e-3, [float("nan")], [5])
     manifest = unveil.data.Manifest.of([unveil.data.Row("/a.mp4"), unveil.data.Row("/b.mp4")])

@@ -146,7 +146,7 @@ def save_weights(path: Path, state: dict[str, torch.Tensor]) -> Path:
     return path
 
 
-def weights_of(objective: nn.Module) -> dict[str, torch.Tensor]:
+def weights_of(objective: nn.Module) -> dict[str, Any]:
     """The whole state dict of a network; of several processes each has to call, the first gets it."""
     return get_model_state_dict(objective, options=_WHOLE)
 

@@ -168,7 +168,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
     if average is not None:
         average.module = processes.placed(fabric, average.module)
     plain = adamw(objective, recipe.optimizer, fabric.device)
-    optimizer = fabric.setup_optimizers(plain)
+    optimizer: Any = fabric.setup_optimizers(plain)
     done = 0
     if resumed:
         done = checkpoint.restore(resumed, objective, plain, average)

@@ -70,10 +70,9 @@ def start(function: Callable[[Any], None], argument: Any, count: int) -> None:
         "GROUP_RANK": "0",
     }
     with tempfile.TemporaryDirectory(prefix="unveil-") as folder:
-        context = mp.start_processes(
+        context: Any = mp.start_processes(
             _child, (function, argument, common, folder), nprocs=count, join=False, start_method="spawn"
         )
-        assert context is not None
         stop = Stop(lambda: [process.terminate() for process in context.processes if process.is_alive()])
         try:
             with stop.listening():
