@@ -139,6 +139,56 @@ class TestTraining:
         cut = unveil.pretrain("videomae", data=flat, out=tmp_path / "cut", max_steps=6, **FAST)
         assert losses(cut) == losses(whole)
 
+    def test_data_that_changed_since_are_said_when_a_run_goes_on(self, flat, tmp_path, monkeypatch, capsys):
+        folder = tmp_path / "data"
+        shutil.copytree(flat, folder)
+        write = loop.Log.step
+
+        def stop(log, numbers):
+            write(log, numbers)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        flags = {**FAST, "quiet": False}
+        monkeypatch.setattr(loop.Log, "step", stop)
+
+        def goes_on():
+            with pytest.raises(SystemExit):
+                unveil.pretrain("videomae", data=folder, out=tmp_path / "run", max_steps=9, **flags)
+            return capsys.readouterr().err
+
+        assert "changed" not in goes_on()
+        assert "changed" not in goes_on()
+        files = sorted(folder.iterdir())
+        content = files[0].read_bytes()
+        files[0].write_bytes(content + b"\0")
+        assert "other contents, labels or times" in goes_on()
+        files[0].unlink()
+        shutil.copy(files[1], folder / "more.mp4")
+        assert "1 new, 1 gone" in goes_on()
+
+    def test_the_best_weights_are_kept(self, clips, tmp_path):
+        run = unveil.train("vit", data=clips, out=tmp_path / "a", max_steps=25, val_fraction=0.34, **FAST)
+        scores = {line["step"]: line["val_top1"] for line in run.log() if "val_top1" in line}
+        assert run.info["best"] == {
+            "step": min(step for step in scores if scores[step] == max(scores.values())), "score": max(scores.values())
+        }  # fmt: skip
+        last = unveil.evaluate(run.path, data=clips, workers=0, views="1x1", out=tmp_path / "l", quiet=True)
+        best = unveil.evaluate(
+            run.path, data=clips, weights="best", workers=0, views="1x1", out=tmp_path / "b", quiet=True
+        )
+        assert last.metrics.keys() == best.metrics.keys()
+        with pytest.raises(UserError, match="--weights worst"):
+            unveil.evaluate(run.path, data=clips, weights="worst", quiet=True)
+
+    def test_one_run_folder_one_process(self, flat, tmp_path, monkeypatch):
+        from unveil.training import guards
+
+        monkeypatch.setattr(guards, "LOCK_SECONDS", 0)
+        with guards.alone(tmp_path / "run"), pytest.raises(UserError, match="another process is training into"):
+            unveil.pretrain("videomae", data=flat, out=tmp_path / "run", max_steps=1, **FAST)
+        assert not (tmp_path / "run").exists()
+        unveil.pretrain("videomae", data=flat, out=tmp_path / "run", max_steps=1, **FAST)
+
     def test_the_average_of_the_weights_survives_a_cut(self, flat, tmp_path, monkeypatch):
         flags = {**FAST, "ema": 0.5, "checkpoint_every": 0}
         whole = unveil.pretrain("videomae", data=flat, out=tmp_path / "whole", max_steps=4, **flags)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,7 @@ def _settle(
         if run.info["status"] == "complete":
             say(how.quiet, f"{out} is complete ({run.info['steps']} steps); nothing to do. --overwrite begins again.")
             return None
+        _say_if_changed(run, function, data, how)
     else:
         strange = [path.name for path in out.iterdir() if not path.match(".*") and path.name not in BEGUN]
         if strange:
@@ -197,7 +199,7 @@ def say(quiet: bool, text: str) -> None:
     if not quiet:
         from rich.console import Console
 
-        Console(stderr=True).print(text, highlight=False, markup=False)
+        Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _begin(
@@ -261,10 +263,48 @@ def _begin(
         },
         files={"train": len(train_rows), "validation": len(held_out) if held_out is not None else 0, "bad": len(bad)},
         data_hash=listed.hash,
+        data_bytes=_bytes(listed),
+        data_files=len(set(listed.column("path"))),
         licence_of_start=_licence(asked["start"]),
     )
     write_json(out / "run.json", info)
     return load(out, how.device)
+
+
+def _say_if_changed(run: Run, function: Callable[..., Recipe], data: list[Path], how: Training) -> None:
+    """Warn when the files are no longer those that the run began with: others, other labels, other content or size."""
+    import torch
+
+    from unveil.data import Manifest
+    from unveil.flags import assemble
+
+    with torch.device("meta"):
+        signal = assemble(function, run.info["flags"]).data.signal
+    goes_on = "It goes on with the files it began with; --overwrite begins again with what is there now."
+    try:
+        now = Manifest.scan(data, signal.suffixes, warn=lambda text: say(how.quiet, f"warning: {text}"))
+    except UserError as error:
+        say(how.quiet, f"warning: the data cannot be listed any more ({error}) {goes_on}")
+        return
+    if now.agrees(run.info["data_hash"]) and _bytes(now) == run.info["data_bytes"]:
+        return
+    then = [Manifest.load(path) for name in BEGUN if (path := run.path / name).suffix == ".parquet" and path.is_file()]
+    before = {path for manifest in then for path in manifest.column("path")} | {bad["path"] for bad in run.bad_files()}
+    after = set(now.column("path"))
+    gone = len(before - after)
+    new = len(after) - (run.info["data_files"] - gone)
+    told = [f"{count} {what}" for count, what in ((new, "new"), (gone, "gone")) if count > 0]
+    what = f"files: {', '.join(told)}" if told else "other contents, labels or times"
+    say(how.quiet, f"warning: the data have changed since {run.path} began ({what}). {goes_on}")
+
+
+def _bytes(manifest: Manifest) -> int:
+    """The size of all files together: it tells a changed file without reading it."""
+    total = 0
+    for path in set(manifest.column("path")):
+        with suppress(OSError):
+            total += os.stat(path).st_size
+    return total
 
 
 def _readable(manifest: Manifest, how: Training) -> tuple[Manifest, list[tuple[str, str]]]:

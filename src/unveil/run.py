@@ -2,6 +2,7 @@
 
 run.json              verb, recipe, flags, versions, data, preprocessing, class names, licence of the start weights
 weights.safetensors   the objective's state (the average of the weights where an EMA was asked for)
+best.safetensors      the weights that scored best on what is held out
 checkpoints/          what resumption needs: weights, optimiser, counters; the last two
 log.jsonl             one object a step
 manifest.parquet      what was trained on; validation.parquet: what was held out
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from unveil.recipe import Recipe
 
 FORMAT = 1
+WEIGHTS = {"last": "weights.safetensors", "best": "best.safetensors"}
 
 
 @contextmanager
@@ -118,8 +120,11 @@ class Run:
         device: where its network is put.
     """
 
-    def __init__(self, path: str | Path, device: str = "auto"):
+    def __init__(self, path: str | Path, device: str = "auto", weights: str = "last"):
         self.path = Path(path)
+        if weights not in WEIGHTS:
+            raise UserError(f"--weights {weights}: unknown. Use {' or '.join(WEIGHTS)}.")
+        self.weights = weights
         file = self.path / "run.json"
         if not file.is_file():
             what = "has no run.json: it is not a run folder" if self.path.is_dir() else "does not exist"
@@ -152,9 +157,12 @@ class Run:
         from unveil.flags import build
 
         recipe = build(self.info["recipe"], **self.info["flags"])
-        file = self.path / "weights.safetensors"
+        file = self.path / WEIGHTS[self.weights]
         if not file.is_file():
-            raise UserError(f"{file} is missing: the run has not saved weights yet. Run its command again to go on.")
+            why = "the run has not saved weights yet. Run its command again to go on."
+            if self.weights == "best":
+                why = "the run has measured no score on data held out. Use --weights last."
+            raise UserError(f"{file} is missing: {why}")
         try:
             state: dict[str, torch.Tensor] = load_file(file)
         except Exception as error:  # safetensors raises its own untyped errors for truncated and foreign files
@@ -209,13 +217,18 @@ class Run:
         return embeddings(self, [Path(path) for path in paths], layer=layer, pool=pool)
 
 
-def load(path: str | Path, device: str = "auto") -> Run:
+def load(path: str | Path, device: str = "auto", weights: str = "last") -> Run:
     """Open a run folder.
+
+    Args:
+        path: the folder.
+        device: auto, cpu, cuda or mps.
+        weights: "last", or "best" of those that were scored on held-out data on the way.
 
     Raises:
         UserError: it is not one.
     """
-    return Run(path, device)
+    return Run(path, device, weights)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

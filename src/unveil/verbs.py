@@ -104,6 +104,7 @@ def evaluate(
     pool: str = "mean",
     val_fraction: float = 0.2,
     seed: int = 0,
+    weights: str = "last",
     device: str = "auto",
     workers: int = -1,
     quiet: bool = False,
@@ -122,6 +123,7 @@ def evaluate(
         pool: how a probe makes one vector of the tokens: mean, max, class or encoder.
         val_fraction: share tested when the data name no split (probes).
         seed: of splits and probes.
+        weights: last, or best on the held-out data of the training.
         device: auto, cpu, cuda or mps.
         workers: processes that decode; -1 for one per core, less one.
         quiet: print nothing.
@@ -140,7 +142,7 @@ def evaluate(
     from unveil.evaluation.halves import halves
     from unveil.evaluation.halves import views as views_of
 
-    run = _open(run, device)
+    run = _open(run, device, weights)
     recipe = run.recipe
     settings = replace(recipe.data, **views_of(views)) if views else recipe.data
     if by not in EVALUATORS:
@@ -192,10 +194,10 @@ def evaluate(
     return result
 
 
-def _open(run: str | Path | Run, device: str) -> Run:
+def _open(run: str | Path | Run, device: str, weights: str = "last") -> Run:
     from unveil.run import Run, load
 
-    return run if isinstance(run, Run) else load(run, device)
+    return run if isinstance(run, Run) else load(run, device, weights)
 
 
 def predict(
@@ -205,6 +207,7 @@ def predict(
     hop: float | None = None,
     out: str | Path | None = None,
     batch: int = 8,
+    weights: str = "last",
     device: str = "auto",
     quiet: bool = False,
 ) -> list[dict[str, Any]]:
@@ -217,6 +220,7 @@ def predict(
         hop: seconds from one window's start to the next; a window's length by default.
         out: .csv, .json or .jsonl file to write.
         batch: windows that go through the network at once.
+        weights: last, or best on the held-out data of the training.
         device: auto, cpu, cuda or mps.
         quiet: print no table.
 
@@ -227,7 +231,7 @@ def predict(
     from unveil.serve import print_rows, write_rows
 
     rows = print_rows(
-        rows_of(_open(run, device), [Path(path) for path in paths], top=top, hop=hop, batch=batch), quiet=quiet
+        rows_of(_open(run, device, weights), [Path(path) for path in paths], top=top, hop=hop, batch=batch), quiet=quiet
     )
     if out:
         write_rows(rows, Path(out))
@@ -243,6 +247,7 @@ def embed(
     pool: str = "mean",
     hop: float | None = None,
     batch: int = 8,
+    weights: str = "last",
     device: str = "auto",
     overwrite: bool = False,
     quiet: bool = False,
@@ -257,6 +262,7 @@ def embed(
         pool: mean, max, class or encoder.
         hop: seconds from one window's start to the next; a window's length by default.
         batch: windows that go through the network at once.
+        weights: last, or best on the held-out data of the training.
         device: auto, cpu, cuda or mps.
         overwrite: replace an index that is there.
         quiet: print nothing.
@@ -264,7 +270,7 @@ def embed(
     from unveil.serve import embed as write_index
 
     return write_index(
-        _open(run, device), paths_of(data), Path(out), layer=layer, pool=pool, hop=hop, batch=batch,
+        _open(run, device, weights), paths_of(data), Path(out), layer=layer, pool=pool, hop=hop, batch=batch,
         overwrite=overwrite, quiet=quiet,
     )  # fmt: skip
 

@@ -94,7 +94,7 @@ def test_layer_of_covers_every_parameter() -> None:
 
 def test_drop_path_grows_with_depth() -> None:
     encoder = ViT(Dimensions(8, 3, 2), PATCHIFY, None, drop_path=0.2)
-    assert [block.drop_path.rate for block in encoder.blocks] == pytest.approx([0, 0.1, 0.2])
+    assert [block.drop_path1.rate for block in encoder.blocks] == pytest.approx([0, 0.1, 0.2])
 
 
 class Bias(nn.Module):

@@ -1,9 +1,13 @@
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from unveil.errors import UserError
-from unveil.layers import Attention, Block, DropPath, run_blocks
+from unveil.layers import Attention, Block, Dropout, DropPath, run_blocks, seed_dropout
 from unveil.layers.initialise import xavier
 
 
@@ -56,6 +60,58 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples() -> None:
     assert (y == y[:, :1]).all()
     assert torch.equal(drop.eval()(torch.ones(4, 3)), torch.ones(4, 3))
     assert "0.25" in repr(drop)
+
+
+@pytest.mark.parametrize("kind", [Dropout, DropPath])
+def test_a_sample_draws_from_its_own_seed(kind) -> None:
+    network = nn.Sequential(kind(0.5), kind(0.5))
+    seeds = torch.randint(2**62, (64,), generator=torch.Generator().manual_seed(0))
+    x = torch.ones(64, 5, 3)
+    seed_dropout(network, seeds)
+    whole = network(x)
+    assert torch.equal(network(x), whole)  # recomputed for the backward pass, it is the same
+    seed_dropout(network, seeds[40:])
+    assert torch.equal(network(x[40:]), whole[40:])
+    seed_dropout(network, seeds + 1)
+    assert not torch.equal(network(x), whole)
+    with pytest.raises(ValueError, match="64 samples"):
+        network(x[:10])
+
+
+@given(
+    rate=st.floats(0.05, 0.95), first=st.integers(-(2**63), 2**63 - 2**20), step=st.sampled_from([1, 2, 2**16, 7919])
+)
+@settings(max_examples=25)
+def test_seeded_dropout_is_even_and_independent(rate, first, step) -> None:
+    """Also for seeds that are neighbours: samples, values, modules and views are unrelated."""
+    network = nn.ModuleList([Dropout(rate), Dropout(rate)])
+    count = 256
+    seed_dropout(network, first + step * torch.arange(count))
+    kept = torch.stack([dropout(torch.ones(2 * count, 64)) > 0 for dropout in network]).float()
+    views = kept.view(2, 2, count, 64)
+    spread = math.sqrt(rate * (1 - rate))
+    assert abs(kept.mean().item() - (1 - rate)) < 5 * spread / math.sqrt(kept.numel())
+    for axis in range(4):
+        centred = (views - (1 - rate)).transpose(0, axis)
+        correlation = (centred[:-1] * centred[1:]).mean().item()
+        assert abs(correlation) < 6 * spread**2 / math.sqrt(centred[1:].numel())
+
+
+def test_dropout_without_seeds_draws_from_the_generator() -> None:
+    dropout = Dropout(0.5)
+    torch.manual_seed(0)
+    first = dropout(torch.ones(100))
+    assert not torch.equal(dropout(torch.ones(100)), first)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(torch.ones(100)), first)
+
+
+def test_the_two_branches_of_a_block_are_dropped_independently() -> None:
+    block = Block(4, 2, drop_path=0.5)
+    seed_dropout(block, torch.arange(1000))
+    ones = torch.ones(1000, 1, 1)
+    both = (block.drop_path1(ones) > 0) & (block.drop_path2(ones) > 0)
+    assert both.float().mean().item() == pytest.approx(0.25, abs=0.06)
 
 
 def test_a_block_whose_branches_are_zero_is_the_identity() -> None:

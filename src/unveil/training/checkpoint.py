@@ -26,7 +26,6 @@ from unveil.errors import UserError
 from unveil.run import read_lines, replacing
 
 FORMAT = 2
-BEST = "best.safetensors"
 SCORES = ("val_top1", "val_map", "knn")
 """What the best weights are the best in: the first of these that a run measures."""
 

@@ -76,7 +76,7 @@ class Log:
         self.progress.start()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, numbers: dict[str, Any]) -> None:
         if self.file is None:

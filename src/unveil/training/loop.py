@@ -23,7 +23,7 @@ from unveil.errors import UserError
 from unveil.flags import build
 from unveil.layers import seed_dropout
 from unveil.recipe import Recipe
-from unveil.run import choose_device, write_json
+from unveil.run import WEIGHTS, choose_device, write_json
 from unveil.training import checkpoint, nonfinite, processes
 from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
 from unveil.training.log import Log, make_loggers
@@ -200,7 +200,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
         if first:
             log.flush()  # what is logged up to here is on the disk before the checkpoint that builds on it
             checkpoint.save(plan.out, state, plan.keep)
-            checkpoint.save_weights(plan.out / "weights.safetensors", state.get("average", state["objective"]))
+            checkpoint.save_weights(plan.out / WEIGHTS["last"], state.get("average", state["objective"]))
             settle(status=status, steps=step, total_steps=total)
         fabric.barrier()
 
@@ -257,7 +257,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
                 if fabric.broadcast(best.better(numbers)):
                     weights = checkpoint.weights_of(shown)
                     if first:
-                        checkpoint.save_weights(plan.out / checkpoint.BEST, weights)
+                        checkpoint.save_weights(plan.out / WEIGHTS["best"], weights)
                         settle(best={"step": best.step, "score": best.value})
             began = time.perf_counter()
             log.step(numbers)
