@@ -81,8 +81,8 @@ def group_names(manifest: Manifest) -> pa.ChunkedArray:
     names = pc.if_else(
         pc.equal(own, ""), manifest.relative_path_column(), pc.binary_join_element_wise("group", own, " ")
     )
-    if "hash" in manifest.table.column_names:
-        content = manifest.table["hash"]
+    content = manifest.table["hash"] if "hash" in manifest.table.column_names else None
+    if content is not None and pc.count_distinct(content).as_py() < len(content) - content.null_count:
         known = pa.table({"hash": content, "name": names}).filter(pc.field("hash").is_valid())
         first = known.group_by("hash").aggregate([("name", "min")])
         copies = first["name_min"].take(pc.index_in(content, first["hash"]))
@@ -107,12 +107,12 @@ def _draw_each(
     by_class = order[np.argsort(group_class[order], kind="stable")]
     for members, count in zip(np.split(by_class, groups.cumsum()[:-1]), rows.tolist(), strict=True):
         want, have, left = max(1.0, fraction * count), 0, len(members)
-        for member in members.tolist():
+        for member, own in zip(members.tolist(), size[members].tolist(), strict=True):
             if want - have <= 0.5 or left < 2:
                 break
-            if abs(want - have) - abs(want - have - size[member]) > 1e-9:
+            if abs(want - have) - abs(want - have - own) > 1e-9:
                 drawn[member] = True
-                have, left = have + size[member], left - 1
+                have, left = have + own, left - 1
         if not have:  # large groups overshoot any share, and still the class should be seen
             drawn[members[size[members].argmin()]] = True
     return drawn
