@@ -87,7 +87,9 @@ def main(out: Path, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         folders = {files: folder_of(work, files, classes) for files, classes in SIZES.items()}
-        times: dict[str, dict[int, list[float]]] = {verb: {files: [] for files in SIZES} for verb in ("train", "pretrain")}
+        times: dict[str, dict[int, list[float]]] = {
+            verb: {files: [] for files in SIZES} for verb in ("train", "pretrain")
+        }
         for number in range(rounds + 1):
             for verb, found in times.items():
                 for files, folder in folders.items():

@@ -31,6 +31,7 @@ unveil VERB …                                learn from unlabelled signals; th
   report RUN                                 one HTML page about a run
   recipes [NAME]                             the systems; one of them in full
   data check DIR                             decode every file once; what is bad, copied, missing
+  data prepare DIR --out DIR2                smaller files with key frames close together, for fast training
   data builtin NAME --out DIR                small data made here
   doctor [RUN]                               what this machine offers; why a run's loss became NaN
 
@@ -226,16 +227,16 @@ def _plain(verb_name: str, verb: Callable[..., Any], argv: list[str]) -> Any:
 
 
 def _data(argv: list[str]) -> None:
-    """`unveil data …`; a check that found bad files exits with status 1."""
+    """`unveil data …`; where some files are bad, the status is 1."""
     from unveil import verbs
     from unveil.flags import nearest
 
-    known = ("check", "builtin")
+    known = ("check", "prepare", "builtin")
     if not argv or argv[0] not in known:
         near = nearest(argv[0], known) if argv else ""
-        raise UserError(f"unveil data: use {' or '.join(f'`unveil data {name}`' for name in known)}.{near}")
+        raise UserError(f"unveil data: use {', '.join(f'`unveil data {name}`' for name in known)}.{near}")
     result = _plain(f"data {argv[0]}", getattr(verbs, argv[0]), argv[1:])
-    if argv[0] == "check" and result.bad:
+    if result is not None and result.bad:
         sys.exit(1)
 
 

@@ -20,7 +20,7 @@ from unveil.data.listing import suffix
 from unveil.data.manifest import Manifest
 from unveil.data.processes import Failed, cores, each, stoppable
 from unveil.data.progress import FileProgress
-from unveil.data.signals import SIGNALS
+from unveil.data.signals import SIGNALS, Signal
 from unveil.errors import DecodeError, UserError
 from unveil.run import read_lines
 
@@ -124,7 +124,7 @@ def check(
             if path in records:
                 continue
             of_path[path] = target
-            records[path] = record = _status(path)
+            records[path] = record = status(path)
             if record.error is None:
                 before = known.get(path)
                 if before is not None and before.of(record):
@@ -140,12 +140,12 @@ def check(
         with FileProgress(len(pending), size, "decoded", quiet) as progress, stoppable(quiet):
             processes = cores() if workers < 0 else max(1, workers)
             for path, result in each(measure, pending, processes, seconds.__getitem__):
-                status = records[path]
-                found = Record(error=_words(result.error, path)) if isinstance(result, Failed) else result
-                found.size, found.mtime_ns = status.size, status.mtime_ns  # from before: a change since shows next time
+                before = records[path]
+                found = Record(error=words(result.error, path)) if isinstance(result, Failed) else result
+                found.size, found.mtime_ns = before.size, before.mtime_ns  # from before: a change since shows next time
                 records[path] = found
                 write(of_path[path], path, found)
-                progress.advance(status.size or 0, found.error is not None)
+                progress.advance(before.size or 0, found.error is not None)
         for target in targets:
             manifest_file.write(_measured(target.rows, records), target.file, target.sources)
     for target in targets:
@@ -161,36 +161,48 @@ def check(
 
 def measure(path: str) -> Record:
     """Hash and decode a file; in a process of its own."""
+    record = Record(hash=content_hash(path))
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-    except OSError as error:
-        raise DecodeError(error.strerror or str(error)) from error
-    record = Record(hash=digest.hexdigest())
-    signal = next(signal for signal in SIGNALS if suffix(path) in signal.suffixes)
-    try:
-        for name, value in signal.measure(path)._asdict().items():
+        for name, value in signal_for(path).measure(path)._asdict().items():
             setattr(record, name, value)
     except Exception as error:  # whatever a decoder makes of a broken file; the content is known all the same
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        record.error = _words(text, path)
+        record.error = words(text, path)
     return record
 
 
-def _status(path: str) -> Record:
+def signal_for(path: str) -> type[Signal]:
+    """The kind of signal that a file is named as."""
+    return next(signal for signal in SIGNALS if suffix(path) in signal.suffixes)
+
+
+def content_hash(path: str) -> str:
+    """BLAKE2b of a file's content, 32 hexadecimal digits.
+
+    Raises:
+        DecodeError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise DecodeError(f"{path}: {error.strerror or error}") from error
+
+
+def status(path: str) -> Record:
     """Size and time of a file, or why it is none. (Merely opening a named pipe would wait for ever.)"""
     try:
-        status = os.stat(path)
+        found = os.stat(path)
     except OSError as error:
         dangling = os.path.islink(path) and isinstance(error, FileNotFoundError)
         return Record(error="a link that leads nowhere" if dangling else error.strerror or str(error))
     kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
-    if not stat.S_ISREG(status.st_mode):
-        return Record(error=f"a {kinds.get(stat.S_IFMT(status.st_mode), 'device')}, not a file")
-    return Record(size=status.st_size, mtime_ns=status.st_mtime_ns)
+    if not stat.S_ISREG(found.st_mode):
+        return Record(error=f"a {kinds.get(stat.S_IFMT(found.st_mode), 'device')}, not a file")
+    return Record(size=found.st_size, mtime_ns=found.st_mtime_ns)
 
 
-def _words(error: str, path: str) -> str:
+def words(error: str, path: str) -> str:
     """A decoder's message without the file's name, which stands beside it and may be moved."""
     short = error.removeprefix(f"{path}: ").replace(f" {path!r}", "").replace(path, os.path.basename(path))
     return short.strip() or "cannot be decoded"

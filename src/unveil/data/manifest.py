@@ -24,10 +24,6 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported, and unk
 __all__ = ["Manifest", "Row", "label_names", "manifest_of", "suffixes_in"]
 
 
-def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=3)
-
-
 class Manifest:
     """An immutable table with the columns of `Row`; further (measured) columns are kept.
 
@@ -54,7 +50,7 @@ class Manifest:
         cls,
         paths: Sequence[str | os.PathLike[str]],
         suffixes: Collection[str],
-        warn: Callable[[str], None] = _warn,
+        warn: Callable[[str], None] | None = None,
         anew: bool = False,
     ) -> Manifest:
         """List files; none is opened.
@@ -65,7 +61,7 @@ class Manifest:
                 this. Otherwise all its files are listed, sorted, without hidden ones; folders named `train`, `val`, `test`
                 at the top give the split, the folders below it the label.
             suffixes: of the files that are meant, with the dot, in lower case: {".mp4"}.
-            warn: told when files changed since their manifest was made.
+            warn: told when files changed since their manifest was made; a Python warning by default.
             anew: list files also where a manifest is.
 
         Raises:
@@ -82,9 +78,10 @@ class Manifest:
                 table, changes = manifest_file.read(kept)
                 if changes:
                     folder = os.path.dirname(kept)
-                    warn(
+                    text = (
                         f"{folder} changed since it was checked ({'; '.join(changes)}): run `unveil data check` again."
                     )
+                    (warn or warnings.warn)(text)
                 table = table.filter(_has_suffix(table["path"], wanted))
                 if not len(table):
                     raise UserError(f"{kept}: none of its files ends in {listed_suffixes(wanted)}.")
