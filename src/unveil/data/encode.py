@@ -66,7 +66,7 @@ def image_name(name: str) -> str:
 def encode_video(source: str, target: str, how: Encoding) -> int:
     """H.264 in an MP4 whose index comes first: closed GOPs, the times of the frames, orientation, range and matrix kept.
 
-    4:2:0 with eight bits, whatever the source; sides are even. The sound (the best track) is copied where an MP4 may hold
+    4:2:0 with eight bits, whatever the source; sides are even. The sound (the first track) is copied where an MP4 may hold
     it, otherwise it becomes AAC.
 
     Returns:
@@ -244,7 +244,7 @@ def _picture(
 
 
 class _Sound:
-    """The best sound track of a file, as packets for another; nothing where there is none. A context manager."""
+    """The first sound track of a file, as packets for another; nothing where there is none. A context manager."""
 
     def __init__(self, source: str):
         self.source = source
