@@ -264,7 +264,7 @@ def _begin(
         files={"train": len(train_rows), "validation": len(held_out) if held_out is not None else 0, "bad": len(bad)},
         data_hash=listed.hash,
         data_bytes=_bytes(listed),
-        data_files=len(set(listed.column("path"))),
+        data_files=len(listed.table["path"].unique()),
         licence_of_start=_licence(asked["start"]),
     )
     write_json(out / "run.json", info)
@@ -299,9 +299,16 @@ def _say_if_changed(run: Run, function: Callable[..., Recipe], data: list[Path],
 
 
 def _bytes(manifest: Manifest) -> int:
-    """The size of all files together: it tells a changed file without reading it."""
-    total = 0
-    for path in set(manifest.column("path")):
+    """The size of all files together: it tells a changed file without reading it. Of checked files, their size then."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = [name for name in ("path", "size") if name in manifest.table.column_names]
+    files = manifest.table.select(columns)
+    files = files if "size" in columns else files.append_column("size", pa.nulls(len(files), pa.int64()))
+    files = files.group_by(["path", "size"]).aggregate([])  # a file may have several rows
+    total = pc.sum(files["size"]).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
+    for path in files.filter(pc.field("size").is_null())["path"].to_pylist():
         with suppress(OSError):
             total += os.stat(path).st_size
     return total

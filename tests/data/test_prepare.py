@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 from media import numbered_frames, write_video
 from PIL import Image as Picture
 
@@ -64,7 +64,7 @@ def media(out: Path) -> dict[str, tuple[bytes, int]]:
     return {
         path.relative_to(out).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("prepare.jsonl", "manifest.parquet")
+        if path.is_file() and path.name not in (prepare.JOURNAL, prepare.LOCK, "manifest.parquet")
     }
 
 
@@ -238,10 +238,8 @@ def test_folders_in_each_others_way(folder, tmp_path):
     with pytest.raises(UserError, match="is a link into --out"):
         run(folder, out, crf=30)
     (folder / "c").unlink()
-    with (out / "prepare.jsonl").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another `unveil data prepare` is at work"):
-            run(folder, out)
+    with FileLock(out / prepare.LOCK), pytest.raises(UserError, match="another `unveil data prepare` is at work"):
+        run(folder, out)
 
 
 @pytest.mark.parametrize(

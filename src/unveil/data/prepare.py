@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import av
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from unveil.data import manifest_file
 from unveil.data.check import SUFFIXES, Record, content_hash, signal_for, status, words
@@ -30,6 +31,7 @@ from unveil.errors import DecodeError, UserError
 from unveil.run import read_lines, replacing
 
 JOURNAL = "prepare.jsonl"
+LOCK = ".prepare.lock"
 SECONDS = 120.0
 BYTES_PER_SECOND = 10_000
 """A file may take `SECONDS`, and a second more for each so many of its bytes."""
@@ -273,24 +275,20 @@ def _journal(out: str) -> Iterator[TextIO]:
         journal = open(file, "a", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"--out {out}: {error.strerror}.") from error
+    lock = FileLock(os.path.join(out, LOCK))
     with journal:
-        _lock(journal, out)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(f"--out {out}: another `unveil data prepare` is at work there.") from error
         for folder, _, names in os.walk(out):
             for name in names:
                 if name.startswith(".") and name.endswith(".tmp"):  # of a run that was killed
                     os.unlink(os.path.join(folder, name))
-        yield journal
-
-
-def _lock(journal: TextIO, out: str) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: an open file is its own lock
-        return
-    try:
-        fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise UserError(f"--out {out}: another `unveil data prepare` is at work there.") from error
+        try:
+            yield journal
+        finally:
+            lock.release()
 
 
 def _remembered(out: str) -> dict[str, dict[str, Any]]:

@@ -19,11 +19,12 @@ import torch
 from torch import nn
 
 from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
+from unveil.data.row import label_names
 from unveil.errors import UserError
 from unveil.flags import build
 from unveil.layers import seed_dropout
 from unveil.recipe import Recipe
-from unveil.run import WEIGHTS, choose_device, write_json
+from unveil.run import WEIGHTS, choose_device, load, write_json
 from unveil.training import checkpoint, nonfinite, processes
 from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
 from unveil.training.log import Log, make_loggers
@@ -126,9 +127,9 @@ def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
 def inverse_frequency(manifest: Manifest, classes: list[str]) -> torch.Tensor:
     """Weights [classes] that make every class count the same in the loss; their mean over samples is 1."""
     count = torch.zeros(len(classes))
-    for row in manifest:
-        for label in row.label.split(";"):
-            count[classes.index(label)] += 1
+    for entry in manifest.table["label"].value_counts().to_pylist():
+        for label in label_names(entry["values"]):
+            count[classes.index(label)] += entry["counts"]
     return count.sum() / (len(classes) * count.clamp(min=1))
 
 
@@ -187,6 +188,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
     )
     for note in notes:
         say(note)
+    left_out = load(plan.out).info["files"]["bad"]  # known to be bad before the run began, and so not in the data set
     bad = BadFiles(plan.out, plan.max_bad)
     monitor = Monitor(recipe, manifest, held_out, plan.classes, total, batch, plan.seed)
     saved_at = time.monotonic()
@@ -238,7 +240,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
             due = first and time.monotonic() - saved_at >= plan.checkpoint_every
             asked, due, some_unread = processes.any_of(fabric, stop.asked is not None, due, bool(unread))
             if some_unread:
-                bad.add(processes.all_of(fabric, unread), len(dataset), say, first)
+                bad.add(processes.all_of(fabric, unread), len(dataset) + left_out, say, first)
             spent = time.perf_counter() - began
             numbers = {
                 "step": step + 1,
