@@ -26,6 +26,7 @@ from unveil.run import versions
 
 FLAT = 0.02
 WARM_UP = 0.2
+STARTING = 15.0  # seconds that imports may take; they are no growth
 MIB = 2**20
 
 
@@ -116,7 +117,7 @@ class Watched:
     def result(self, of: float) -> dict[str, Any]:
         total = np.array(self.parent) + np.array(self.workers)
         done = np.array(self.done)
-        settled = done >= WARM_UP * of
+        settled = (done >= WARM_UP * of) & (np.array(self.seconds) >= STARTING)
         # Points after the last piece of work are the writing of results and the end of workers.
         settled &= done < of
         growth = {name: _growth(done[settled], np.array(v)[settled]) for name, v in self._series(total).items()}
@@ -272,6 +273,6 @@ if __name__ == "__main__":
     parser.add_argument("--samples", type=int, default=50_000)
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--hours", type=float, default=6.0)
     given = parser.parse_args()
     main(given.out, given.work, given.samples, given.clips, given.files, given.hours)

@@ -1,5 +1,6 @@
 """What is opened is closed: files after every reading, also one that fails or is broken off; workers after the last batch."""
 
+import ctypes
 import gc
 import os
 from pathlib import Path
@@ -116,7 +117,7 @@ def test_readings_that_fail_close_their_files(tmp_path, clips):
     signal = Video(Dense(4, 1))
     gc.collect()
     had = open_files()
-    failed = 0
+    failed, kept = 0, []
     for i, data in enumerate(mutants(whole, 40)):
         path = tmp_path / f"{i}.mp4"
         path.write_bytes(data)
@@ -128,10 +129,9 @@ def test_readings_that_fail_close_their_files(tmp_path, clips):
         ):
             try:
                 read()
-            except DecodeError:
+            except DecodeError as error:
                 failed += 1
-        if open_files() != had:  # an error's traceback may hold the reader in a circle
-            gc.collect()
+                kept.append(error)  # with its traceback, and so whatever its frames hold
         assert open_files() == had, f"mutant {i} is left open"
     assert failed > 20
 
@@ -158,3 +158,40 @@ def test_windows_that_are_broken_off_close_their_file(clips):
     assert len(open_files()) > len(had)
     pieces.close()
     assert open_files() == had
+
+
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = [(f"field{i}", ctypes.c_size_t) for i in range(10)]
+
+
+def allocated() -> int:
+    """Bytes that glibc's malloc has handed out; PyAV's and FFmpeg's objects among them, Python's small ones not."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _Mallinfo2
+    gc.collect()
+    info = mallinfo2()
+    return info.field7 + info.field4
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="glibc's own account")
+@pytest.mark.parametrize("broken", [False, True])
+def test_reading_gives_back_what_it_allocates(clips, broken):
+    """PyAV leaks 150 bytes for every demuxing generator that is dropped before its end: 7 MB in 50,000 samples."""
+    rows = [Row(str(path)) for path in sorted(clips.iterdir()) if ("broken" in path.name) == broken]
+    signal = Video(Dense(2, 1))
+
+    def read() -> None:
+        for row in rows:
+            try:
+                signal.read(row, torch.Generator())
+            except DecodeError:
+                assert broken
+
+    def repeat(count: int) -> None:
+        for _ in range(count // len(rows)):
+            read()
+
+    repeat(120)
+    before = allocated()
+    repeat(600)
+    assert (allocated() - before) / 600 < 60
