@@ -269,6 +269,17 @@ class TestTraining:
         assert run.info["status"] == "complete"
         assert run.encoder.embed.weight.abs().sum() > 0
 
+    def test_a_run_killed_after_its_last_checkpoint_is_finished(self, flat, tmp_path):
+        flags = {"data": flat, "out": tmp_path / "a", "max_steps": 2, **FAST}
+        run = unveil.pretrain("videomae", **flags)
+        weights = (run.path / "weights.safetensors").read_bytes()
+        (run.path / "weights.safetensors").unlink()
+        (run.path / "run.json").write_text(json.dumps({**run.info, "status": "running"}))
+        run = unveil.pretrain("videomae", **flags)
+        assert run.info["status"] == "complete"
+        assert (run.path / "weights.safetensors").read_bytes() == weights
+        assert [line["step"] for line in run.log()] == [1, 2]
+
     def test_images(self, tmp_path):
         from PIL import Image
 

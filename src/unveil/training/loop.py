@@ -271,9 +271,9 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
                     f"stopped by {stop.asked or 'a signal'} after step {step + 1}, saved; the same command goes on from here"
                 )
                 raise SystemExit(0)
-        if done == total and not checkpoint.files(
-            plan.out
-        ):  # --max-steps 0: the weights as initialised, to compare with
+        if done == total:
+            # --max-steps 0: the weights as initialised, to compare with. Or a run that was killed after its last checkpoint,
+            # before its weights and run.json were written.
             save(total, "complete")
     finally:
         batches.close()
