@@ -123,7 +123,7 @@ def carry_out(
     from unveil.flags import expand, name_of
     from unveil.run import choose_device, load
     from unveil.training import fit, processes
-    from unveil.training.guards import alone
+    from unveil.training.guards import alone, writing
 
     how = Training(**{f.name: flags.pop(f.name) for f in fields(Training) if f.name in flags})
     function = recipes.find(recipe) if isinstance(recipe, str) else recipe
@@ -140,7 +140,8 @@ def carry_out(
         "val_fraction": how.val_fraction,
     }
     with alone(out) if processes.rank() == 0 else nullcontext():
-        plan = processes.on_first(lambda: _settle(verb, function, asked, paths_of(data), out, how), device)
+        with writing(out):
+            plan = processes.on_first(lambda: _settle(verb, function, asked, paths_of(data), out, how), device)
         if plan is not None:
             fit(plan)
     return load(out, how.device)

@@ -39,8 +39,8 @@ def judged_folder(sources: Path, folder: Path, seed: int, count: int = 300) -> d
     mutants = fill(sources, folder, seed, count, images=True)
     wrong = []
     status = Forked(["data", "check", str(folder)], folder.with_suffix(".txt")).wait(SECONDS)
-    if status != 1:
-        said = folder.with_suffix(".txt").read_text(errors="replace")
+    said = folder.with_suffix(".txt").read_text(errors="replace")
+    if status != 1 or "Traceback" in said:
         return {"what": "check", "says": "", "wrong": [f"exit status {status}: {said[-2000:]}"]}
     rows = Manifest.load(folder / "manifest.parquet").table.to_pylist()
     listed = {Path(row["path"]).name: row["error"] for row in rows}

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context, set_start_method
+from multiprocessing import set_start_method
 from pathlib import Path
 from typing import Any, Protocol
 
 from media import numbered_frames, write_video
+from trials import give_up_rights, imported_once
 
-HEAVY = [
-    "unveil.cli", "unveil.verbs", "unveil.training.loop", "unveil.training.monitor", "unveil.recipes.videomae",
-    "unveil.evaluation", "lightning.fabric", "jsonargparse", "torch.distributed.checkpoint", "torch.optim.swa_utils",
-]  # fmt: skip
 TIMING = {"samples_per_s", "data_wait"}
 COUNTS = {"bad"}  # of files known so far: a resumed run knows those that the stopped one met
 ORPHAN_SECONDS = 10
@@ -58,12 +56,19 @@ class Fresh:
 
 
 class Forked:
-    """The same from a process that has done the imports, which are most of a short command's time."""
+    """The same from a process that has done the imports, which are most of a short command's time.
 
-    def __init__(self, argv: Sequence[str], output: Path):
-        context = get_context("forkserver")
-        context.set_forkserver_preload(HEAVY)
-        self._process = context.Process(target=_command, args=(list(argv), str(output)))
+    Args:
+        argv: after `unveil`.
+        output: file for what it prints, added at the end.
+        largest: bytes of a file that it may write; beyond, writing fails as on a full disk.
+        without_rights: it gives up being root, who may write everywhere.
+    """
+
+    def __init__(self, argv: Sequence[str], output: Path, largest: int | None = None, without_rights: bool = False):
+        self._process = imported_once().Process(
+            target=_command, args=(list(argv), str(output), largest, without_rights)
+        )
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -73,11 +78,15 @@ class Forked:
         return self._process.exitcode
 
 
-def _command(argv: list[str], output: str) -> None:
+def _command(argv: list[str], output: str, largest: int | None, without_rights: bool) -> None:
     os.setsid()
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    if without_rights:
+        give_up_rights()
+    if largest is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     # What a process that a forkserver started would use for its own; a user's command has the platform's.
     set_start_method("fork" if sys.version_info < (3, 14) else "forkserver", force=True)
     from unveil import cli

@@ -9,6 +9,7 @@ from torch import nn
 from unveil.errors import UserError
 from unveil.run import replacing
 from unveil.training import checkpoint
+from unveil.training.guards import writing
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_nothing_there(tmp_path, trained):
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path, saved):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match="could not be written"), writing(tmp_path):
         saved(1)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -205,13 +209,45 @@ def num_workers(loader: Loader) -> int:
     return max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)  # torchrun's word for processes here
 
 
+@contextmanager
+def reporting_workers() -> Iterator[None]:
+    """Turn what PyTorch raises when a loader worker has died, wherever that interrupts, into an error meant for a person."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise _worker_died(error) from error
+
+
+def _worker_died(error: Exception) -> UserError:
+    return UserError(
+        f"a loader worker has died: {str(error).splitlines()[0].rstrip('. ')}. If memory ran out, lower --loader.workers or "
+        "--loader.prefetch; if a file crashes the decoder, `unveil data check` finds it. The same command goes on from "
+        "the last checkpoint."
+    )
+
+
 def _begin_worker(_number: int) -> None:
-    # Ctrl-C reaches every process of a terminal; it is the training's to answer, which then ends its workers by SIGTERM.
+    # Ctrl-C reaches every process of a terminal, and service managers send SIGTERM to all processes of a service; both are the
+    # training's to answer, which needs its workers until it has saved, and ends them then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "linux":
         # A worker whose training was killed would go on for seconds, holding the run folder; the kernel ends it at once.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    if multiprocessing.get_start_method() != "fork":
+        # A forkserver is their parent for the kernel, and lives as long as they do.
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    elif os.getppid() != parent.pid:  # killed before the kernel was told
+        os._exit(1)
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def _load(dataset: Dataset, chunks: Any, loader: Loader) -> Generator[Batch, None, None]:
@@ -231,7 +267,9 @@ def _load(dataset: Dataset, chunks: Any, loader: Loader) -> Generator[Batch, Non
     with warnings.catch_warnings():
         # Python 3.12 warns that forking a process with threads may deadlock; the workers use none of PyTorch's threads.
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*", category=DeprecationWarning)
-        batches = iter(loading)
+        before = set(multiprocessing.active_children())
+        batches: Any = iter(loading)
+        crew = set(multiprocessing.active_children()) - before
     try:
         for batch in batches:
             if isinstance(batch, _Failure):
@@ -240,15 +278,18 @@ def _load(dataset: Dataset, chunks: Any, loader: Loader) -> Generator[Batch, Non
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise UserError(
-            f"a loader worker has died: {str(error).rstrip('. ')}. If memory ran out, lower --loader.workers or "
-            "--loader.prefetch; if a file crashes the decoder, `unveil data check` finds it. The same command goes on from "
-            "the last checkpoint."
-        ) from error
+        raise _worker_died(error) from error
+    except (OSError, EOFError) as error:  # a batch is fetched from the worker itself, which may be gone by then
+        gone = next((worker for worker in crew if worker.join(1) or worker.exitcode), None)
+        if gone is None:
+            raise
+        raise _worker_died(OSError(f"DataLoader worker (pid {gone.pid}) ended with {gone.exitcode}")) from error
     finally:
-        # Its last reference ends the workers at once; left in a traceback, they would wait for the garbage collector, which
-        # closes their queues before they are told to stop, and each would hold up the process for five seconds.
-        del batches
+        # Left to the garbage collector (a traceback may hold `batches`), the workers would live until the process ends.
+        if workers:
+            batches._shutdown_workers()
+        for worker in crew:
+            worker.kill()  # a decoder that hangs does not hear that it is to stop
 
 
 def collate(samples: Sequence[Sample], key: str) -> Batch:

@@ -22,7 +22,6 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim.swa_utils import AveragedModel
 
-from unveil.errors import UserError
 from unveil.run import read_lines, replacing
 
 FORMAT = 2
@@ -74,19 +73,18 @@ def save(run: Path, state: dict[str, Any], keep: int) -> Path:
     """Write a checkpoint in one step and drop all but the last `keep`.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        OSError: the disk is full or the folder cannot be written.
     """
     path = folder(run) / f"step-{state['step']:09d}.pt"
-    try:
-        with replacing(path) as temporary:
-            torch.save(state, temporary)
-        for old in files(run)[keep:]:
-            old.unlink()
-    except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
-        raise UserError(
-            f"the checkpoint {path} could not be written: {error}. Free some space, then run the same "
-            "command again: it resumes from the checkpoint before."
-        ) from error
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's own words for a failed write are a position in the file
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+    for old in files(run)[keep:]:
+        old.unlink()
     return path
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import shutil
 import signal as signals
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +17,13 @@ from typing import Any
 import torch
 
 from unveil.errors import UserError
-from unveil.run import read_lines
+from unveil.run import naming, read_lines, write_lines
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM}
+NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 LOCK = ".lock"
-LOCK_SECONDS = 15
-"""A process that was killed leaves workers behind that hold what it held, for a moment."""
+LOCK_SECONDS = 2 if sys.platform == "linux" else 15
+"""Where the kernel does not end them, the workers of a process that was killed hold what it held for some seconds."""
 
 
 @contextmanager
@@ -130,10 +131,13 @@ def writing(run: Path) -> Iterator[None]:
 class BadFiles:
     """Counts files that could not be read; stops the run when they are too many."""
 
-    def __init__(self, run: Path, limit: float):
+    def __init__(self, run: Path, limit: float, first: bool = True):
         self.path, self.limit = run / "bad.jsonl", limit
         self.known: dict[str, str] = {}
-        for entry in read_lines(self.path):
+        known = read_lines(self.path)
+        if first and self.path.is_file() and not self.path.read_bytes().endswith(b"\n"):
+            write_lines(self.path, known)  # a kill has cut off its last line, and the next would be joined to it
+        for entry in known:
             self.known[entry["path"]] = entry["error"]
 
     def add(self, bad: list[tuple[str, str]], size: int, say: Any, first: bool = True) -> None:
@@ -143,7 +147,7 @@ class BadFiles:
                 continue
             self.known[path] = error
             if first:
-                with self.path.open("a", encoding="utf-8") as file:
+                with naming(self.path), self.path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"path": path, "error": error}) + "\n")
             say(f"skipped, cannot be read: {error if path in error else f'{path}: {error}'}")
         if len(self.known) > self.limit * size:

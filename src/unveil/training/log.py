@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unveil.errors import UserError
-from unveil.run import read_lines, replacing
+from unveil.run import naming, read_lines, replacing
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 
@@ -50,13 +50,13 @@ class Log:
     """
 
     def __init__(self, run: Path, done: int, total: int, loggers: list[Any], first: bool = True, quiet: bool = False):
-        path = run / "log.jsonl"
+        self.path = run / "log.jsonl"
         self.file = None
         if first:
-            lines = read_lines(path)
-            with replacing(path) as temporary:
+            lines = read_lines(self.path)
+            with replacing(self.path) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in lines if line["step"] <= done))
-            self.file = path.open("a", encoding="utf-8")
+            self.file = self.path.open("a", encoding="utf-8")
         quiet = quiet or not first
         self.loggers = loggers
         # One object for all output: a bar and prints from two consoles overwrite each other.
@@ -81,8 +81,9 @@ class Log:
     def step(self, numbers: dict[str, Any]) -> None:
         if self.file is None:
             return
-        self.file.write(json.dumps(numbers) + "\n")
-        self.file.flush()
+        with naming(self.path):
+            self.file.write(json.dumps(numbers) + "\n")
+            self.file.flush()
         shown = (
             f"loss {numbers['loss']:.4g} · {numbers['samples_per_s']:.3g} samples/s · "
             f"data wait {100 * numbers['data_wait']:.0f} %"
@@ -98,11 +99,13 @@ class Log:
     def flush(self) -> None:
         """All lines so far are on the disk."""
         if self.file is not None:
-            os.fsync(self.file.fileno())
+            with naming(self.path):
+                os.fsync(self.file.fileno())
 
     def close(self) -> None:
         self.progress.stop()
         if self.file is not None:
-            self.file.close()
+            with naming(self.path):  # what could not be written is tried again here
+                self.file.close()
         for logger in self.loggers:
             logger.finalize("success")

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
+from unveil.data.loader import reporting_workers
 from unveil.data.row import label_names
 from unveil.errors import UserError
 from unveil.flags import build
@@ -139,7 +140,7 @@ def _train(plan: Plan) -> None:
     if plan.precision not in precision:
         raise UserError(f"--precision {plan.precision}: use auto, 32 or bf16.")
     stop = Stop()
-    with out_of_memory(), writing(plan.out), stop.listening():
+    with out_of_memory(), writing(plan.out), reporting_workers(), stop.listening():
         fabric = processes.fabric(device, precision[plan.precision], plan.strategy)
         fabric.launch()
         _steps(fabric, plan, stop)
@@ -189,7 +190,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
     for note in notes:
         say(note)
     left_out = load(plan.out).info["files"]["bad"]  # known to be bad before the run began, and so not in the data set
-    bad = BadFiles(plan.out, plan.max_bad)
+    bad = BadFiles(plan.out, plan.max_bad, first)
     monitor = Monitor(recipe, manifest, held_out, plan.classes, total, batch, plan.seed)
     saved_at = time.monotonic()
 
