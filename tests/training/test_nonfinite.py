@@ -35,7 +35,7 @@ class Trap(nn.Module):
     def __init__(self, kind):
         super().__init__()
         self.kind = kind
-        self.weight = nn.Parameter(torch.ones(()))
+        self.weight = nn.Parameter(torch.ones(1))
 
     def forward(self, x):
         x = x * self.weight
@@ -266,9 +266,18 @@ def test_what_cannot_be_replayed_says_why(own, images, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_keep_their_parts_and_end_with_one_error(own, images, tmp_path):
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_keep_their_parts_and_end_with_one_error(own, images, tmp_path, strategy):
     script = tmp_path / "go.py"
-    flags = {"max_steps": 6, "quiet": True, "device": "cpu", "devices": 2, **SIZES, "kind": "sample"}
+    flags = {
+        "max_steps": 6,
+        "quiet": True,
+        "device": "cpu",
+        "devices": 2,
+        "strategy": strategy,
+        **SIZES,
+        "kind": "sample",
+    }
     script.write_text(
         "import unveil, sys\n"
         "if __name__ == '__main__':\n"
