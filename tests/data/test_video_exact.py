@@ -52,9 +52,9 @@ def coders(draw) -> dict:
         name = draw(st.sampled_from(["a.mp4", "a.mkv", "a.ts"]))
         options = {
             "preset": "ultrafast",
-            "x265-params": f"log-level=none:pools=none:frame-threads=1:keyint={gop}:min-keyint=1:bframes={bframes}"
+            "x265-params": f"log-level=none:pools=none:frame-threads=1:rc-lookahead=20:keyint={gop}:min-keyint=1:bframes={bframes}"
             f":b-pyramid={draw(st.integers(0, 1))}:b-adapt={draw(st.integers(0, 2))}"
-            f":open-gop={draw(st.integers(0, 1))}:temporal-layers={draw(st.integers(0, 1))}"
+            f":open-gop={draw(st.integers(0, 1))}:temporal-layers={draw(st.sampled_from([1, 1, 3]))}"
             f":ref={draw(st.integers(1, 4))}:repeat-headers={int(name == 'a.ts')}:hash={draw(st.integers(0, 1))}",
         }
     elif codec == "libvpx-vp9":

@@ -32,8 +32,10 @@ def measure_video(path: str | os.PathLike[str]) -> Measured:
         DecodeError: with the file and the decoder's words.
     """
     with VideoReader(path) as video:
-        frames, size = 0, (0, 0)
-        for _, frame in video.decode():
+        frames, size, before = 0, (0, 0), 0.0
+        for time, frame in video.each():
+            video.check_gap(before, time)
+            before = time
             if not frames:
                 height, width = video.rgb(frame).shape[:2]
                 size = width, height
