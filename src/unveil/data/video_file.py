@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import NamedTuple
 
 import av
@@ -65,6 +66,8 @@ class VideoFile:
         self.thread_type = thread_type
         self.end: float | None = None  # when the last frame stops being shown; known once the file was read to there
         self._container: InputContainer | None = None
+        # The first packet, and those after it, where they were looked at but not used yet.
+        self._begun: tuple[av.Packet[VideoStream], Iterator[av.Packet[VideoStream]]] | None = None
         self._open()
         try:
             self._learn()
@@ -90,10 +93,9 @@ class VideoFile:
         elif self._container_duration is not None:
             duration = self._container_duration / av.time_base
         self._start = stream.start_time
-        if self._start is None or self._format == "avi":  # avi has decoding times only: B-frames are shown later
-            self._start = self._first_pts()
-        if self._format == "avi" and coding in _REORDERED and self._stream.codec_context.has_b_frames:
-            self._start = None  # nothing tells when a B-frame is shown: frames are counted from the first
+        self._by_dts = False
+        if self._start is None or self._format == "avi":
+            self._start = self._first_pts(stream.codec_context.has_b_frames, coding)
         self._declared_end = self._declares(self._stream)
         if self._declared_end is not None:
             duration = self._declared_end
@@ -107,7 +109,7 @@ class VideoFile:
         self._reordered = _REORDERED.get(coding, True)
         timing: Timing | None = None
         # Some muxers write their clock (1000, 90000) as the rate; then, as without any, the packets are counted.
-        if (self._start is None and not self._declared_end) or not duration or duration <= 0 or not 0 < fps <= 240:
+        if (self._start is None and self._declared_end is None) or not duration or duration <= 0 or not 0 < fps <= 240:
             timing = self._scan()
             if timing.pts is None:  # a bare stream: frames come at the coded rate
                 fps = guessed
@@ -123,6 +125,7 @@ class VideoFile:
         self.tolerance = (self._time_base / 2 if self._time_base <= 1 / fps / 4 else 0.0) + 1e-6
 
     def close(self) -> None:
+        self._begun = None
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -184,7 +187,12 @@ class VideoFile:
 
     def _packets(self) -> Iterator[av.Packet[VideoStream]]:
         """The stream's packets from where the file stands; the last is empty, and empties the decoder."""
+        begun, self._begun = self._begun, None
         self._fresh = False
+        if begun is not None:
+            yield begun[0]
+            yield from begun[1]
+            return
         packets = self._opened().demux(self._stream)
         try:
             while True:
@@ -196,11 +204,8 @@ class VideoFile:
                     return
                 if packet is None:
                     return
-                if (
-                    packet.size == 0 and packet.dts is not None
-                ):  # a gap in the file: to the decoder it would mean the end
-                    continue
-                yield packet
+                if packet.size or packet.dts is None:  # an empty one on the way would mean the end to the decoder
+                    yield packet
         finally:
             # PyAV's generators do not clean up when they are merely dropped: 150 bytes for each file not read to its end.
             packets.close()  # pyright: ignore[reportAttributeAccessIssue] (declared as an iterator)
@@ -219,6 +224,7 @@ class VideoFile:
                 offset = wanted - int(back / self._time_base)
                 if offset <= self._start:
                     break
+                self._begun = None
                 try:
                     self._opened().seek(offset, stream=self._stream)
                 except (av.FFmpegError, OverflowError):  # not a seekable file: it is read from the start
@@ -226,8 +232,9 @@ class VideoFile:
                     break
                 packets = self._packets()
                 key = next((p for p in packets if p.size == 0 or self._entry(p)), None)
-                if key is not None and key.size and key.pts is not None and key.pts <= wanted:
-                    return _with_first(key, packets), key.pts
+                since = None if key is None or not key.size else key.dts if self._by_dts else key.pts
+                if key is not None and since is not None and since <= wanted:
+                    return chain([key], packets), since
         self._rewind()
         return self._packets(), None
 
@@ -305,10 +312,29 @@ class VideoFile:
             end = stream.frames * self._time_base
         return end if end is not None and end > 0 else None
 
-    def _first_pts(self) -> int | None:
-        pts = next((packet.pts for packet in self._packets()), None)
+    def _first_pts(self, has_b_frames: bool, coding: str) -> int | None:
+        """When the first frame is shown, on the container's clock; None: nothing tells, frames are counted.
+
+        AVI has no times of presentation, and FFmpeg makes some up that are wrong for B-frames. But MPEG-4's decoder gives a
+        frame for each packet, some packets later, so frames are shown as far apart as those packets were to be decoded.
+        """
+        packets = self._packets()
+        first = next(packets, None)
+        if first is None:
+            return None
+        self._begun, self._fresh = (
+            (first, packets),
+            True,
+        )  # read on: opening the file anew costs as much as a small clip
+        if self._format != "avi" or not has_b_frames:
+            return first.pts
+        if coding in _REORDERED:
+            return None
+        with self._reported():
+            frame = next((frame for packet in self._packets() for frame in packet.decode()), None)
         self._rewind()
-        return pts
+        self._by_dts = frame is not None and frame.dts is not None
+        return frame.dts if frame is not None else None
 
     def _scan(self) -> Timing:
         self._rewind()
@@ -332,13 +358,6 @@ class VideoFile:
         if last == pts[-1] and count > 1:  # no duration on the last packet: as long as the others
             last += (pts[-1] - pts[0]) // (count - 1)
         return Timing(pts, count, (last - pts[0]) * self._time_base)
-
-
-def _with_first(
-    first: av.Packet[VideoStream], rest: Iterator[av.Packet[VideoStream]]
-) -> Iterator[av.Packet[VideoStream]]:
-    yield first
-    yield from rest
 
 
 def _clock_time(text: str) -> float | None:

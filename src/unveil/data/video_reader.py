@@ -65,11 +65,16 @@ class VideoReader(VideoFile):
     def _frames(self, packets: Iterator[Packet], first: int | None) -> Iterator[Shown]:
         """Decode packets; `first`: drop what is shown earlier (an open GOP's leading frames lack their references)."""
         number, latest, shown_until = 0, -np.inf, 0.0
+        tick: int | None = None
         for packet in packets:
             with self._reported():
                 frames = packet.decode()
             for frame in frames:
                 pts = frame.pts
+                if self._by_dts:  # those that come out at the end have no time, but follow those before
+                    tick = pts = frame.dts if frame.dts is not None else tick and tick + 1
+                    if tick is None and first is not None:
+                        return
                 if first is not None and pts is not None and pts < first:
                     continue
                 time = number / self.fps if pts is None or self._start is None else self.seconds(pts)
@@ -238,7 +243,7 @@ class VideoReader(VideoFile):
         if any(index < 0 for index in indices):
             raise ValueError(f"frame indices start at 0, got {min(indices)}")
         order = sorted(range(len(indices)), key=indices.__getitem__)
-        timing = self._scan() if self._seekable else None
+        timing = self._scan() if self._seekable and not self._by_dts else None
         pts = timing.pts if timing else None
         if timing and pts is not None and self._start is not None and len(set(pts)) == len(pts):
             if any(index >= len(pts) for index in indices):
