@@ -166,6 +166,29 @@ class TestTraining:
         shutil.copy(files[1], folder / "more.mp4")
         assert "1 new, 1 gone" in goes_on()
 
+    def test_checked_data_that_changed_since_are_said(self, flat, tmp_path, monkeypatch, capsys):
+        folder = tmp_path / "data"
+        shutil.copytree(flat, folder)
+        unveil.cli.run(["data", "check", str(folder), "--workers", "1"])
+        write = loop.Log.step
+
+        def stop(log, numbers):
+            write(log, numbers)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(loop.Log, "step", stop)
+
+        def goes_on():
+            with pytest.raises(SystemExit):
+                unveil.pretrain("videomae", data=folder, out=tmp_path / "run", max_steps=9, **{**FAST, "quiet": False})
+            return capsys.readouterr().err
+
+        goes_on()
+        assert "changed" not in goes_on()
+        file = sorted(folder.glob("*.mp4"))[0]
+        file.write_bytes(file.read_bytes() + b"\0")  # not checked again
+        assert "other contents, labels or times" in goes_on()
+
     def test_the_best_weights_are_kept(self, clips, tmp_path):
         run = unveil.train("vit", data=clips, out=tmp_path / "a", max_steps=25, val_fraction=0.34, **FAST)
         scores = {line["step"]: line["val_top1"] for line in run.log() if "val_top1" in line}

@@ -287,7 +287,7 @@ def _say_if_changed(run: Run, function: Callable[..., Recipe], data: list[Path],
     except UserError as error:
         say(how.quiet, f"warning: the data cannot be listed any more ({error}) {goes_on}")
         return
-    if now.agrees(run.info["data_hash"]) and _bytes(now) == run.info["data_bytes"]:
+    if now.agrees(run.info["data_hash"]) and _bytes(now, checked=False) == run.info["data_bytes"]:
         return
     then = [Manifest.load(path) for name in BEGUN if (path := run.path / name).suffix == ".parquet" and path.is_file()]
     before = {path for manifest in then for path in manifest.column("path")} | {bad["path"] for bad in run.bad_files()}
@@ -299,12 +299,17 @@ def _say_if_changed(run: Run, function: Callable[..., Recipe], data: list[Path],
     say(how.quiet, f"warning: the data have changed since {run.path} began ({what}). {goes_on}")
 
 
-def _bytes(manifest: Manifest) -> int:
-    """The size of all files together: it tells a changed file without reading it. Of checked files, their size then."""
+def _bytes(manifest: Manifest, checked: bool = True) -> int:
+    """The size of all files together: it tells a changed file without reading it.
+
+    Args:
+        manifest: of the files.
+        checked: of files that `unveil data check` has seen take their size then; no file is looked at.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    columns = [name for name in ("path", "size") if name in manifest.table.column_names]
+    columns = [name for name in ("path", "size")[: 1 + checked] if name in manifest.table.column_names]
     files = manifest.table.select(columns)
     files = files if "size" in columns else files.append_column("size", pa.nulls(len(files), pa.int64()))
     files = files.group_by(["path", "size"]).aggregate([])  # a file may have several rows
