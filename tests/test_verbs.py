@@ -353,7 +353,7 @@ class TestCheckedData:
         assert [line["path"] for line in run.bad_files()] == [
             f"{checked}/{s}/still/broken.mp4" for s in ("test", "train")
         ]
-        assert all("Invalid data" in line["error"] for line in run.bad_files())
+        assert all(line["error"].startswith(f"{line['path']}: ") for line in run.bad_files())
         assert run.log()[-1]["bad"] == 2
         said = " ".join(capsys.readouterr().err.split())
         assert "2 of 26 files cannot be read and are left out; the first: " in said

@@ -254,6 +254,16 @@ def load(path: str | Path, device: str = "auto", weights: str = "last") -> Run:
     return Run(path, device, weights)
 
 
+def mend_lines(path: Path) -> None:
+    """Cut off what a kill left of a last line: the next one would be written on to it, and no line after it be read."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Objects of a JSON-lines file; a last line cut off by a kill is left out."""
     if not path.is_file():

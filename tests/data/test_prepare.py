@@ -130,7 +130,7 @@ def test_bad_files(folder, tmp_path, capsys):
     assert list(media(out)) == MADE
     printed = capsys.readouterr().out
     assert "5 files prepared" in printed
-    assert f"{out}/a/bad.mp4: Invalid data" in printed
+    assert f"{out}/a/bad.mp4: " in printed
     verbs.check(folder, quiet=True)
     write_video(folder / "a/bad.mp4", numbered_frames(4, 90, 122))
     # What the check found bad is not opened again, until it is checked again.
@@ -171,7 +171,10 @@ def test_a_run_that_is_stopped_goes_on(folder, tmp_path, monkeypatch):
         with pytest.raises(SystemExit):
             run(folder, out, workers=1)
     assert not (out / "manifest.parquet").exists()
+    with (out / prepare.JOURNAL).open("a") as file:
+        file.write('{"source": "a/1.m')  # as a kill leaves it
     assert (run(folder, out).made, list(media(out))) == (3, MADE)
+    assert run(folder, out).unchanged == 5
 
 
 @pytest.mark.slow

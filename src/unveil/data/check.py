@@ -22,7 +22,7 @@ from unveil.data.processes import Failed, cores, each, stoppable
 from unveil.data.progress import FileProgress
 from unveil.data.signals import SIGNALS, Signal
 from unveil.errors import DecodeError, UserError
-from unveil.run import read_lines
+from unveil.run import mend_lines, read_lines
 
 SUFFIXES = frozenset().union(*(signal.suffixes for signal in SIGNALS))
 SECONDS = 60.0
@@ -250,6 +250,7 @@ def _journals(targets: list[_Target], keep: bool) -> Iterator[Any]:
     try:
         for target in targets:
             try:
+                mend_lines(Path(target.journal))
                 files[target.journal] = open(target.journal, "a" if keep else "w", encoding="utf-8")  # noqa: SIM115
             except OSError as error:
                 raise UserError(

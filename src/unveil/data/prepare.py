@@ -28,7 +28,7 @@ from unveil.data.processes import Failed, cores, each, stoppable
 from unveil.data.progress import FileProgress
 from unveil.data.signals import Image, Video
 from unveil.errors import DecodeError, UserError
-from unveil.run import read_lines, replacing
+from unveil.run import mend_lines, read_lines, replacing
 
 JOURNAL = "prepare.jsonl"
 LOCK = ".prepare.lock"
@@ -281,6 +281,7 @@ def _journal(out: str) -> Iterator[TextIO]:
             lock.acquire(timeout=0)
         except Timeout as error:
             raise UserError(f"--out {out}: another `unveil data prepare` is at work there.") from error
+        mend_lines(Path(file))
         for folder, _, names in os.walk(out):
             for name in names:
                 if name.startswith(".") and name.endswith(".tmp"):  # of a run that was killed

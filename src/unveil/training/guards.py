@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from unveil.errors import UserError
-from unveil.run import naming, read_lines, write_lines
+from unveil.run import mend_lines, naming, read_lines
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
@@ -134,10 +134,9 @@ class BadFiles:
     def __init__(self, run: Path, limit: float, first: bool = True):
         self.path, self.limit = run / "bad.jsonl", limit
         self.known: dict[str, str] = {}
-        known = read_lines(self.path)
-        if first and self.path.is_file() and not self.path.read_bytes().endswith(b"\n"):
-            write_lines(self.path, known)  # a kill has cut off its last line, and the next would be joined to it
-        for entry in known:
+        if first:
+            mend_lines(self.path)
+        for entry in read_lines(self.path):
             self.known[entry["path"]] = entry["error"]
 
     def add(self, bad: list[tuple[str, str]], size: int, say: Any, first: bool = True) -> None:
