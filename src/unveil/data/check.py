@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -20,6 +19,7 @@ from unveil.data.listing import suffix
 from unveil.data.manifest import Manifest
 from unveil.data.processes import Failed, cores, each, stoppable
 from unveil.data.progress import FileProgress
+from unveil.data.regular_files import check_regular
 from unveil.data.signals import SIGNALS, Signal
 from unveil.errors import DecodeError, UserError
 from unveil.run import mend_lines, read_lines
@@ -192,13 +192,12 @@ def content_hash(path: str) -> str:
 def status(path: str) -> Record:
     """Size and time of a file, or why it is none. (Merely opening a named pipe would wait for ever.)"""
     try:
+        check_regular(path)
         found = os.stat(path)
-    except OSError as error:
-        dangling = os.path.islink(path) and isinstance(error, FileNotFoundError)
-        return Record(error="a link that leads nowhere" if dangling else error.strerror or str(error))
-    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
-    if not stat.S_ISREG(found.st_mode):
-        return Record(error=f"a {kinds.get(stat.S_IFMT(found.st_mode), 'device')}, not a file")
+    except (OSError, DecodeError) as error:
+        if os.path.islink(path) and not os.path.exists(path):
+            return Record(error="a link that leads nowhere")
+        return Record(error=words(str(error), path))
     return Record(size=found.st_size, mtime_ns=found.st_mtime_ns)
 
 
