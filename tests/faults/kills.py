@@ -241,7 +241,7 @@ def trial(
             break
         else:
             break
-    process = start(argv, output)
+    process = Forked(argv, output)
     status = process.wait(120 + 10 * life)
     if status is None:
         made.wrong.append("HANG: the run that goes on does not end")

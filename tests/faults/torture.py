@@ -110,8 +110,7 @@ def kills(count: int, seed: int, work: Path, fresh_processes: int = 20) -> dict[
             print(f"WRONG: {made.as_dict()}", flush=True)
         else:
             shutil.rmtree(out)
-        if number % 10 == 0:
-            print(f"{done}/{count}  {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{done + len(made.stops)}/{count}  {time.monotonic() - began:.0f} s", flush=True)
     stops = [stop for made in trials for stop in made.stops]
     return {
         "kills": len(stops),
