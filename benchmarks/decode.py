@@ -256,7 +256,7 @@ def machine() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work/decode"), help="where the videos are kept")
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="folders of other videos to add")

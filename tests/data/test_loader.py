@@ -228,7 +228,7 @@ def test_an_error_for_the_user_arrives_as_such(tmp_path, workers):
 
 
 class Dying(Image):
-    def read(self, row, generator=None):
+    def read(self, row, generator=None, crop=None):
         os._exit(1)
 
 

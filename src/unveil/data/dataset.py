@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from unveil.data.manifest import Manifest, label_names
+from unveil.data.manifest import Manifest, Row, label_names
 from unveil.data.signals import to_input
-from unveil.data.transforms import RandomErasing, three_crops
+from unveil.data.transforms import CropFirst, RandomErasing, three_crops
 from unveil.errors import DecodeError, UserError
 from unveil.recipe import Data
 
@@ -102,12 +102,14 @@ class Dataset(torch.utils.data.Dataset):
     def _train(self, epoch: int, index: int) -> list[Sample]:
         bad: list[tuple[str, str]] = []
         tried = [index]
+        # The row asked for gives the seed, also when another one stands in: no two samples of an epoch share it.
+        seeds = [sample_seed(self.seed, epoch, index, repeat) for repeat in range(self.data.repeats)]
         while True:
             row_index = tried[-1]
             row = self.manifest.row(row_index)
             generator = torch.Generator().manual_seed(hash63("clip", self.seed, epoch, index))
             try:
-                x = self.data.signal.read(row, generator)
+                views = self._training_views(row, generator, seeds)
                 break
             except DecodeError as error:
                 bad.append((row.path, str(error)))
@@ -120,21 +122,33 @@ class Dataset(torch.utils.data.Dataset):
             while following in tried:
                 following = (following + 1) % len(self)
             tried.append(following)
-        samples = []
-        for repeat in range(self.data.repeats):
-            # The row asked for gives the seed, also when another one stands in: no two samples of an epoch share it.
-            seed = sample_seed(self.seed, epoch, index, repeat)
-            # Not `seed` itself: masks are drawn from it, and would be tied to the crops.
-            with seeded(hash63("transform", seed)):
-                view = x
-                for transform in self.data.transform:
-                    view = transform(view)
-                view = to_input(view, self.data.mean, self.data.std)
-                if self._erase is not None:
-                    view = self._erase(view)
-            samples.append(self._sample(row_index, seed, row.label) | {self.data.signal.key: view})
+        samples = [
+            self._sample(row_index, seed, row.label) | {self.data.signal.key: view}
+            for seed, view in zip(seeds, views, strict=True)
+        ]
         samples[0]["bad"] = bad
         return samples
+
+    def _training_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[Tensor]:
+        """A view of one clip (or picture) for each seed, as the network takes it."""
+        transforms = list(self.data.transform)
+        first = CropFirst.of(transforms[0]) if transforms and len(seeds) == 1 else None
+        rest = transforms[1:] if first else transforms
+        x = None if first else self.data.signal.read(row, generator)
+        views = []
+        for seed in seeds:
+            # Not `seed` itself: masks are drawn from it, and would be tied to the crops.
+            with seeded(hash63("transform", seed)):
+                if first:
+                    view = first.resize(self.data.signal.read(row, generator, first.box))
+                else:
+                    assert x is not None
+                    view = x
+                for transform in rest:
+                    view = transform(view)
+                view = to_input(view, self.data.mean, self.data.std)
+                views.append(self._erase(view) if self._erase is not None else view)
+        return views
 
     def _evaluate(self, index: int) -> Sample:
         row = self.manifest.row(index)

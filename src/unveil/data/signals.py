@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from unveil.data.boxes import Crop
 from unveil.data.clips import Clip, Dense
 from unveil.data.images import read_image
 from unveil.data.labels_csv import read_labels
@@ -39,8 +40,8 @@ class Signal(Protocol):
     suffixes: ClassVar[frozenset[str]]
     """Of its files, with the dot, in lower case."""
 
-    def read(self, row: Row, generator: torch.Generator | None = None) -> Tensor:
-        """One random training sample of a row of the manifest.
+    def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
+        """One random training sample of a row of the manifest; of its pictures the part that `crop` wants.
 
         Raises:
             DecodeError: the file cannot be read.
@@ -92,10 +93,10 @@ class Video:
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
     measure = staticmethod(measure_video)
 
-    def read(self, row: Row, generator: torch.Generator | None = None) -> Tensor:
+    def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
         with VideoReader(row.path) as video:
             start, end = _span(row, video)
-            return _channels_first(video.read(self.clip.times(start, end, video.fps, generator)))
+            return _channels_first(video.read(self.clip.times(start, end, video.fps, generator), crop))
 
     def views(self, row: Row, clips: int = 1) -> list[Tensor]:
         with VideoReader(row.path) as video:
@@ -132,8 +133,12 @@ class Image:
     suffixes: ClassVar[frozenset[str]] = IMAGE_SUFFIXES
     measure = staticmethod(measure_image)
 
-    def read(self, row: Row, generator: torch.Generator | None = None) -> Tensor:
-        return read_image(row.path)
+    def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
+        image = read_image(row.path)
+        if crop is None:
+            return image
+        top, left, height, width = crop(*image.shape[-2:])
+        return image[:, top : top + height, left : left + width]
 
     def views(self, row: Row, clips: int = 1) -> list[Tensor]:
         return [read_image(row.path)]  # a still has one moment, however many clips are asked for

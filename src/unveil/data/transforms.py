@@ -14,6 +14,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from unveil.data.boxes import Box
+
 
 class MultiScaleCrop(v2.Transform):
     """A crop of random size at one of 13 fixed places, resized to a square (TSN, arXiv:1507.02159 section 3.2; VideoMAE).
@@ -52,6 +54,34 @@ class MultiScaleCrop(v2.Transform):
 
     def extra_repr(self) -> str:
         return f"size={self.size}, scales={self.scales}, max_distort={self.max_distort}"
+
+
+class CropFirst:
+    """A transform that cuts out a part and resizes it, in two steps: so a reader need not convert the rest.
+
+    Together they equal the transform, bit for bit, and draw the same from the random generator.
+
+    Args:
+        transform: `RandomResizedCrop` or `MultiScaleCrop`.
+    """
+
+    def __init__(self, transform: v2.RandomResizedCrop | MultiScaleCrop):
+        self._transform = transform
+
+    @staticmethod
+    def of(transform: Any) -> CropFirst | None:
+        """None for a transform that begins with something else."""
+        return CropFirst(transform) if isinstance(transform, v2.RandomResizedCrop | MultiScaleCrop) else None
+
+    def box(self, height: int, width: int) -> Box:
+        """Draw the part."""
+        return Box(**self._transform.make_params([torch.empty((3, height, width), device="meta")]))
+
+    def resize(self, x: Tensor) -> Tensor:
+        size = self._transform.size
+        mode = getattr(self._transform, "interpolation", InterpolationMode.BILINEAR)
+        antialias = getattr(self._transform, "antialias", True)
+        return F.resize(x, [size, size] if isinstance(size, int) else list(size), mode, antialias=antialias)
 
 
 def RandomResizedCrop(

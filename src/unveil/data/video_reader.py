@@ -22,6 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from torch import Tensor
 
+from unveil.data.boxes import Box, Crop
 from unveil.data.lookahead import REORDER, AtTimes, Choice, EachNth, Lookahead, UnclearError
 from unveil.data.picture import Pictures
 from unveil.data.video_file import VideoFile
@@ -233,10 +234,15 @@ class VideoReader(VideoFile):
                 self._rgb = (frame, self._pictures.of(frame))
         return self._rgb[1]
 
-    def read(self, times: Sequence[float]) -> Tensor:
-        """The frames shown at `times` (seconds, any order), uint8 [T,H,W,3]; the last frame past the end."""
+    def read(self, times: Sequence[float], crop: Crop | None = None) -> Tensor:
+        """The frames shown at `times` (seconds, any order), uint8 [T,H,W,3]; the last frame past the end.
+
+        Args:
+            times: at least one.
+            crop: the part of them that is wanted, given the height and width as shown; the rest is not even converted.
+        """
         order = sorted(range(len(times)), key=times.__getitem__)
-        return self._stacked(order, self.shown((times[i] for i in order), clamp=True))
+        return self._stacked(order, self.shown((times[i] for i in order), clamp=True), crop)
 
     def read_indices(self, indices: Sequence[int]) -> Tensor:
         """The frames at `indices` in presentation order, uint8 [T,H,W,3]; the last frame past the end."""
@@ -270,19 +276,20 @@ class VideoReader(VideoFile):
                 number, (time, frame) = following
             yield time, frame
 
-    def _stacked(self, order: Sequence[int], frames: Iterator[Shown]) -> Tensor:
+    def _stacked(self, order: Sequence[int], frames: Iterator[Shown], crop: Crop | None = None) -> Tensor:
         out: np.ndarray | None = None
+        box: Box | None = None
         before: tuple[VideoFrame, int] | None = None
         for position, (_, frame) in zip(order, frames, strict=True):
             if out is None:
-                out = np.empty((len(order), *self.rgb(frame).shape), np.uint8)
+                size = self._pictures.size(frame)
+                box = crop(*size) if crop is not None else None
+                out = np.empty((len(order), *(size if box is None else (box.height, box.width)), 3), np.uint8)
             if before is not None and before[0] is frame:
                 out[position] = out[before[1]]
-            elif before is None:
-                out[position] = self.rgb(frame)
             else:
                 with self._reported():
-                    self._pictures.of(frame, out[position])
+                    self._pictures.of(frame, out[position], box)
             before = (frame, position)
         if out is None:
             raise ValueError("no frame was asked for")
