@@ -14,7 +14,7 @@ from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from unveil.errors import UserError
+from unveil.errors import NO_RIGHT, NO_ROOM, UserError
 
 TRAINING = ("pretrain", "finetune", "train")
 
@@ -294,6 +294,12 @@ def main() -> NoReturn:
     except BrokenPipeError:  # `unveil … | head`
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in NO_ROOM | NO_RIGHT:
+            raise
+        todo = "Free some space." if error.errno in NO_ROOM else "Allow it, or name another place."
+        print(f"unveil: {error.filename or 'a file'}: {error.strerror}. {todo}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)
 
 

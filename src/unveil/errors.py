@@ -5,6 +5,11 @@ with three things in its text: what was wrong, with which file or flag, and what
 alone; any other exception is a defect and keeps its traceback.
 """
 
+import errno
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+
 
 class UserError(Exception):
     """Something the user can mend; the message says what, where and how."""

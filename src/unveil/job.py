@@ -165,7 +165,9 @@ def _settle(
             raise UserError(
                 f"{out} holds another run:\n{listed}\nUse the same flags to resume it, another --out, or --overwrite."
             )
-        if run.info["status"] == "complete":
+        if run.info["status"] == "complete" and not run.has_weights:
+            say(how.quiet, f"{out} was complete, but its weights are missing or damaged: they are made again")
+        elif run.info["status"] == "complete":
             say(how.quiet, f"{out} is complete ({run.info['steps']} steps); nothing to do. --overwrite begins again.")
             return None
         _say_if_changed(run, function, data, how)

@@ -156,8 +156,9 @@ class Run:
             self.info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{file} cannot be read as JSON: {error}") from error
-        if self.info.get("format") != FORMAT:
-            raise UserError(f"{file} is of format {self.info.get('format')}; this unveil reads format {FORMAT}.")
+        if not isinstance(self.info, dict) or self.info.get("format") != FORMAT:
+            found = self.info.get("format") if isinstance(self.info, dict) else type(self.info).__name__
+            raise UserError(f"{file} is of format {found}; this unveil reads format {FORMAT}.")
         self._device = device
 
     def __repr__(self) -> str:
@@ -171,6 +172,17 @@ class Run:
     def classes(self) -> list[str]:
         """Class names in the order of the logits; empty for a run without labels."""
         return self.info["classes"]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the file of weights is there and as long as it says; its numbers are not looked at."""
+        from safetensors import safe_open
+
+        try:
+            with safe_open(self.path / WEIGHTS[self.weights], "pt"):
+                return True
+        except Exception:  # safetensors raises its own untyped errors for truncated and foreign files
+            return False
 
     @cached_property
     def recipe(self) -> Recipe:

@@ -123,13 +123,15 @@ def write_clips(folder: Path, count: int = 12) -> Path:
     return folder
 
 
-def command(clips: Path, out: Path, workers: int, steps: int, every: float = 0.15) -> list[str]:
+def command(
+    clips: Path, out: Path, workers: int, steps: int, every: float = 0.15, **more: str | int | float
+) -> list[str]:
     flags = {
         "data": clips, "out": out, "size": "debug", "crop": 32, "patch": 8, "frames": 4, "stride": 2, "device": "cpu",
         "max-steps": steps, "max-bad": 0.5, "schedule.batch": 4, "loader.batch": 2, "loader.workers": workers,
         "checkpoint-every": every, "seed": 5,
     }  # fmt: skip
-    return ["pretrain", "videomae", *(f"--{name}={value}" for name, value in flags.items())]
+    return ["pretrain", "videomae", *(f"--{name}={value}" for name, value in (flags | more).items())]
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,23 @@ def test_damaged_weights(run, clips, tmp_path, damage):
     )
 
 
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_command_of_a_complete_run_makes_damaged_weights_again(cut, clips, expected, tmp_path, damage):
+    run = Path(shutil.copytree(cut, tmp_path / "run"))
+    train(clips, run, quiet=True)
+    damage(run / "weights.safetensors")
+    if damage is directory:
+        (run / "weights.safetensors").rmdir()
+    assert expected.differences(Result.of(train(clips, run, quiet=True).path)) == []
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '"text"', '{"format": 99}'])
+def test_a_foreign_run_json(run, clips, content):
+    (run / "run.json").write_text(content)
+    with pytest.raises(UserError, match=r"run\.json is of format"):
+        train(clips, run, quiet=True)
+
+
 def test_files_that_vanish_or_turn_into_rubbish_on_the_way(tmp_path, monkeypatch):
     clips = tmp_path / "clips"
     clips.mkdir()

@@ -117,6 +117,21 @@ def test_no_room_for_results(tmp_path, room):
     assert [file.name for file in tmp_path.iterdir()] == ["index.json"]
 
 
+def test_no_room_for_what_the_other_verbs_write(base, clips, whole):
+    output = base / "others.txt"
+    for number, (argv, name) in enumerate(
+        [
+            (["data", "check", str(clips), "--out", str(base / "m.parquet")], "m.parquet"),
+            (["embed", str(base / "whole"), "--data", str(clips), "--out", str(base / "index")], "index"),
+            (["report", str(base / "whole"), "--out", str(base / "page.html")], "page.html"),
+        ]
+    ):
+        before = output.stat().st_size if output.exists() else 0
+        assert Forked(argv, output, largest=before + 1500).wait(60) == 2, output.read_text()
+        check_error(output.read_bytes()[before:].decode(), name, "File too large")
+        assert not (base / name).exists() or number == 0
+
+
 def test_without_the_right_to_write(base, clips, whole):
     clips.chmod(0o555)  # the data need not be written to
     status, said = carried_out(clips, base / "open", without_rights=True)

@@ -32,9 +32,9 @@ def test_a_killed_run_goes_on_bit_for_bit(clips, expected, tmp_path, seed, worke
     assert made.wrong == []
 
 
-def started(clips: Path, out: Path, workers: int, steps: int = 100_000) -> Forked:
+def started(clips: Path, out: Path, workers: int, **more: str) -> Forked:
     """A run that would take hours, a few steps into it."""
-    process = Forked(command(clips, out, workers, steps), out.with_suffix(".txt"))
+    process = Forked(command(clips, out, workers, 100_000, **more), out.with_suffix(".txt"))
     deadline = time.monotonic() + 60
     while (last_step(out) or 0) < 3:
         assert process.wait(0.05) is None, out.with_suffix(".txt").read_text()
@@ -68,6 +68,19 @@ def test_a_worker_that_is_killed_ends_the_run_with_an_error(clips, tmp_path):
     said = out.with_suffix(".txt").read_text()
     assert "worker" in said
     assert "Traceback" not in said
+    assert session(process.pid) == []
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_no_worker_outlives_a_training_that_was_killed(clips, tmp_path, method):
+    """However it was started: the parent of a forkserver's workers is the forkserver, which goes on as long as they do."""
+    process = started(clips, tmp_path / "run", workers=2, **{"loader.start_method": method})
+    assert len(session(process.pid)) > 2
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(10)
+    deadline = time.monotonic() + 10
+    while session(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert session(process.pid) == []
 
 

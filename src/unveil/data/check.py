@@ -267,8 +267,9 @@ def _journals(targets: list[_Target], keep: bool) -> Iterator[Any]:
 
         yield write
     finally:
-        for file in files.values():
-            file.close()
+        for journal, file in files.items():
+            with naming(Path(journal)):  # what could not be written is tried again here
+                file.close()
     for target in targets:
         os.unlink(target.journal)
 

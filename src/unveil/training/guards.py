@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import signal as signals
@@ -16,11 +15,9 @@ from typing import Any
 
 import torch
 
-from unveil.errors import UserError
+from unveil.errors import NO_RIGHT, NO_ROOM, UserError
 from unveil.run import mend_lines, naming, read_lines
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_RIGHT = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 LOCK = ".lock"
 LOCK_SECONDS = 2 if sys.platform == "linux" else 15
 """Where the kernel does not end them, the workers of a process that was killed hold what it held for some seconds."""
