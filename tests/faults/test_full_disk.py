@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -85,33 +86,35 @@ def test_no_room_for_a_bad_file(base, clips, whole):
     assert whole.differences(Result.of(out)) == []
 
 
-@pytest.fixture
-def room():
-    """`room(n)`: from now on this process writes no file beyond n bytes."""
+@contextmanager
+def room(size):
+    """Inside, this process writes no file beyond `size` bytes: not for longer, since its own output may be a file too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_no_room_for_weights(tmp_path, room):
+def test_no_room_for_weights(tmp_path):
     """Written in Rust, whose errors are no OSError."""
     path = tmp_path / "weights.safetensors"
     checkpoint.save_weights(path, {"a": torch.ones(1000)})
-    room(2000)
     with (
         pytest.raises(UserError, match=r"weights\.safetensors could not be written: File too large"),
         writing(tmp_path),
+        room(2000),
     ):
         checkpoint.save_weights(path, {"a": torch.zeros(1000)})
     assert load_file(path)["a"].all()
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_no_room_for_results(tmp_path, room):
+def test_no_room_for_results(tmp_path):
     """What the other verbs write goes the same way: the old file stays, the error names it."""
     write_json(tmp_path / "index.json", {"old": 1})
-    room(100)
-    with pytest.raises(OSError, match=r"File too large: .*index\.json"):
+    with pytest.raises(OSError, match=r"File too large: .*index\.json"), room(100):
         write_json(tmp_path / "index.json", {"new": "x" * 1000})
     assert json.loads((tmp_path / "index.json").read_text()) == {"old": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["index.json"]
