@@ -50,6 +50,9 @@ VIDEOS: dict[str, tuple[str, str | None, dict]] = {
     "wmv2.wmv": ("wmv2", "wmav2", {}),
     "vp8.ogv": ("libvpx", "libopus", {"options": {"deadline": "realtime", "cpu-used": "8"}}),
 }
+# FFmpeg's decoders of these show memory that they have not written where a few in a thousand damaged files are concerned:
+# two readings of such a file can differ, and nothing tells that they do.
+UNSTEADY = {name for name, (codec, _, _) in VIDEOS.items() if codec in ("prores_ks", "ffv1", "mpeg2video")}
 IMAGES = {"rgb.jpg": {}, "rgb.png": {}, "grey.png": {}, "rgb.webp": {}, "rgb.bmp": {}, "palette.gif": {}}
 IMAGES |= {"lzw.tiff": {"compression": "tiff_lzw"}, "rgb.tif": {}, "rgb.ppm": {}, "grey.pgm": {}}
 
@@ -288,6 +291,11 @@ class Mutant:
     @property
     def modality(self) -> str:
         return modality(self.source)
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The outcomes that are no defect of the library."""
+        return ("ok", "bad", "UNSTEADY") if self.source in UNSTEADY else ("ok", "bad")
 
     def write(self, sources: Path, folder: Path) -> Path:
         """Recreate it in `folder` from the files of `write_sources`."""

@@ -1,6 +1,6 @@
 """Thousands of damaged files and hundreds of kills, with the figures of docs/reliability.md: `make torture`.
 
-    python tests/faults/torture.py mutants --count 4000 --seed 1
+    python tests/faults/torture.py mutants --count 20000 --seed 1
     python tests/faults/torture.py kills --count 200 --seed 1
     python tests/faults/torture.py page
 
@@ -56,7 +56,7 @@ def mutants(count: int, seed: int, work: Path) -> dict[str, Any]:
             containers[path.suffix.lstrip(".")][verdict.outcome] += 1
             kinds[mutant.kind][verdict.outcome] += 1
             slowest, largest = max(slowest, verdict.seconds), max(largest, verdict.memory)
-            if verdict.outcome in ("ok", "bad"):
+            if verdict.outcome in mutant.allowed:
                 if mutant.kind not in NON_FILES:
                     path.unlink()
             else:
@@ -157,7 +157,8 @@ def table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def mutants_section(r: dict[str, Any]) -> str:
-    outcomes = {"ok": "read", "bad": "refused, named", "WRONG": "wrong", "CRASH": "crashed", "HANG": "hung"}
+    outcomes = {"ok": "read", "bad": "refused, named", "UNSTEADY": "not twice the same", "WRONG": "wrong"}
+    outcomes |= {"CRASH": "crashed", "HANG": "hung"}
     rows = [
         [f"`{name}`", sum(found.values()), *(found.get(key, 0) for key in outcomes)]
         for name, found in r["containers"].items()
@@ -168,7 +169,7 @@ def mutants_section(r: dict[str, Any]) -> str:
             table(["suffix", "files", *outcomes.values()], rows),
             f"Slowest file {r['slowest_seconds']:.2f} s; most memory {r['most_memory_mib']} MiB above the process's own. "
             f"{_where(r)}",
-            *(f"- {found['says']}" for found in r["folders"]),
+            "\n".join(f"- {found['says']}" for found in r["folders"]),
         ]
     )
 
@@ -217,7 +218,7 @@ def page() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("mutants", "kills", "page"))
-    parser.add_argument("--count", type=int, help="4000 mutants, 200 kills")
+    parser.add_argument("--count", type=int, help="20,000 mutants, 200 kills")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("/tmp/unveil-torture"))
     parser.add_argument("--out", type=Path)
@@ -229,7 +230,7 @@ def main() -> None:
     # Whoever is not root has to be able to reach the files that are then found unreadable.
     asked.work.mkdir(parents=True, exist_ok=True)
     asked.work.chmod(0o755)
-    task, count = {"mutants": (mutants, 4000), "kills": (kills, 200)}[asked.what]
+    task, count = {"mutants": (mutants, 20_000), "kills": (kills, 200)}[asked.what]
     result = task(asked.count or count, asked.seed, asked.work)
     result = {**about(asked.seed, began), **result}
     out = asked.out or RESULTS / f"torture-{asked.what}.json"
