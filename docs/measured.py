@@ -1,0 +1,98 @@
+"""Fill the tables of docs/ from what the benchmarks measured: `python docs/measured.py`.
+
+A table stands between `<!-- name -->` and `<!-- end of name -->`; its numbers are those of benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+def results(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[Any]], found: dict[str, Any], more: str = "") -> str:
+    lines = [list(head), *([str(cell) for cell in row] for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{found['date']}, {found['machine']}. {more}"
+
+
+def decode() -> str:
+    found = results("decode")
+    peers = {"pyav": "PyAV", "torchcodec": "torchcodec", "torchcodec, exact seeks": "torchcodec, exact seeks", "decord": "decord"}
+    rows = []
+    for video, jobs in found["videos"].items():
+        for job in ("clip", "windows"):
+            row = jobs[job]["libraries"]
+            cells = [f"{row['unveil']['median_ms']:.0f} ms"]
+            for peer in peers:
+                low, high = row[peer]["times_unveil_quartiles"] if peer in row else (0, 0)
+                cells.append(f"{row[peer]['times_unveil']:.2f} ({low:.2f}–{high:.2f})" if peer in row else "–")
+            rows.append([video, job, *cells])
+    versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("av", "torchcodec", "decord"))
+    text = f"The peers' time as a multiple of unveil's in the same round: median (quartiles); above 1, unveil is faster. {versions}."
+    return table(["video", "job", "unveil", *peers.values()], rows, found, text)
+
+
+def crop() -> str:
+    found = results("crop")
+    rows = [
+        [video, *(f"{ways[way]['times_whole']:.2f}, {ways[way]['mean_abs_difference']:.1f}" for way in ("part", "graph"))]
+        for video, ways in found["videos"].items()
+    ]
+    text = "CPU time as a share of converting the whole frame and leaving the rest to torchvision; mean difference from that, in levels of 255."
+    return table(["video", "cut, convert, torchvision (what is done)", "FFmpeg's crop and scale"], rows, found, text)
+
+
+def memory() -> str:
+    found = results("memory")
+    rows = [
+        [
+            name, f"{row['done']:,} {row['unit']}", f"{row['mib_at_a_fifth']:.0f} → {row['mib_at_the_end']:.0f} MiB",
+            f"{100 * row['growth']['total']:.1f} %", row["processes_left"],
+        ]
+        for name, row in found["results"].items()
+    ]  # fmt: skip
+    head = ["command", "work", "memory, from a fifth of the way to the end", "growth", "processes left"]
+    return table(head, rows, found, "Parent and workers together, pages that they share counted once; growth of a fitted line.")
+
+
+def startup() -> str:
+    found = results("startup")
+    rows = [
+        [f"`{row['verb']}`, {'the whole command' if row['what'] == 'process' else 'from Python'}",
+         *(f"{median:.2f} s (± {spread / 2:.2f})" for median, spread in zip(row["median"], row["spread"], strict=True))]
+        for row in found["rows"]
+    ]  # fmt: skip
+    return table(["until the first batch is asked for", "100 rows", "100,000 rows"], rows, found, "Median, half the range.")
+
+
+TABLES = {"decoding.md": [decode, crop], "reliability.md": [memory], "verbs/data.md": [startup]}
+
+
+def main() -> None:
+    for page, tables in TABLES.items():
+        path = ROOT / "docs" / page
+        text = path.read_text()
+        for made in tables:
+            name = made.__name__
+            text, count = re.subn(
+                f"<!-- {name} -->.*?<!-- end of {name} -->",
+                lambda _, name=name, made=made: f"<!-- {name} -->\n\n{made()}\n\n<!-- end of {name} -->",
+                text,
+                flags=re.S,
+            )
+            if count != 1:
+                raise SystemExit(f"{path} has {count} places for the table {name}")
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
