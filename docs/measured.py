@@ -21,12 +21,19 @@ def results(name: str) -> dict[str, Any]:
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]], found: dict[str, Any], more: str = "") -> str:
     lines = [list(head), *([str(cell) for cell in row] for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{found['date']}, {found['machine']}. {more}"
+    return (
+        "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{found['date']}, {found['machine']}. {more}"
+    )
 
 
 def decode() -> str:
     found = results("decode")
-    peers = {"pyav": "PyAV", "torchcodec": "torchcodec", "torchcodec, exact seeks": "torchcodec, exact seeks", "decord": "decord"}
+    peers = {
+        "pyav": "PyAV",
+        "torchcodec": "torchcodec",
+        "torchcodec, exact seeks": "torchcodec, exact seeks",
+        "decord": "decord",
+    }
     rows = []
     for video, jobs in found["videos"].items():
         for job in ("clip", "windows"):
@@ -44,7 +51,10 @@ def decode() -> str:
 def crop() -> str:
     found = results("crop")
     rows = [
-        [video, *(f"{ways[way]['times_whole']:.2f}, {ways[way]['mean_abs_difference']:.1f}" for way in ("part", "graph"))]
+        [
+            video,
+            *(f"{ways[way]['times_whole']:.2f}, {ways[way]['mean_abs_difference']:.1f}" for way in ("part", "graph")),
+        ]
         for video, ways in found["videos"].items()
     ]
     text = "CPU time as a share of converting the whole frame and leaving the rest to torchvision; mean difference from that, in levels of 255."
@@ -55,13 +65,15 @@ def memory() -> str:
     found = results("memory")
     rows = [
         [
-            name, f"{row['done']:,} {row['unit']}", f"{row['mib_at_a_fifth']:.0f} → {row['mib_at_the_end']:.0f} MiB",
+            name, f"{row['done']:,.0f} {row['unit']}", f"{row['mib_at_a_fifth']:.0f} → {row['mib_at_the_end']:.0f} MiB",
             f"{100 * row['growth']['total']:.1f} %", row["processes_left"],
         ]
         for name, row in found["results"].items()
     ]  # fmt: skip
     head = ["command", "work", "memory, from a fifth of the way to the end", "growth", "processes left"]
-    return table(head, rows, found, "Parent and workers together, pages that they share counted once; growth of a fitted line.")
+    return table(
+        head, rows, found, "Parent and workers together, pages that they share counted once; growth of a fitted line."
+    )
 
 
 def startup() -> str:
@@ -71,7 +83,9 @@ def startup() -> str:
          *(f"{median:.2f} s (± {spread / 2:.2f})" for median, spread in zip(row["median"], row["spread"], strict=True))]
         for row in found["rows"]
     ]  # fmt: skip
-    return table(["until the first batch is asked for", "100 rows", "100,000 rows"], rows, found, "Median, half the range.")
+    return table(
+        ["until the first batch is asked for", "100 rows", "100,000 rows"], rows, found, "Median, half the range."
+    )
 
 
 TABLES = {"decoding.md": [decode, crop], "reliability.md": [memory], "verbs/data.md": [startup]}
