@@ -57,7 +57,10 @@ def crop() -> str:
         ]
         for video, ways in found["videos"].items()
     ]
-    text = "CPU time as a share of converting the whole frame and leaving the rest to torchvision; mean difference from that, in levels of 255."
+    text = (
+        "CPU time as a share of converting the whole frame and leaving the rest to torchvision; "
+        "mean difference from that, in levels of 255."
+    )
     return table(["video", "cut, convert, torchvision (what is done)", "FFmpeg's crop and scale"], rows, found, text)
 
 
