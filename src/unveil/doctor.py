@@ -163,7 +163,7 @@ def print_replay(found: Replay) -> None:
                 console.print(Text(f"  … {len(lines) - MOST_LINES} more"))
 
     console.print(Text(f"step {found.step}: {found.recorded}"))
-    again = "it is not finite again" if found.repeated else "every value is finite this time"
+    again = "again it is not finite" if found.repeated else "every value is finite this time"
     console.print(Text(f"replayed on {found.device}: {again}"))
     block("replayed losses", found.losses)
     block("not as in the run", found.notes)
