@@ -136,7 +136,7 @@ def test_the_run_stops_keeps_the_step_and_the_replay_names_the_module(own, image
         cli.run(["doctor", str(out), "--device", "cpu"])
     assert stop.value.code == 1
     shown = " ".join(capsys.readouterr().out.split())
-    for expected in ("step 3", "not finite again", "`decoder.head.0` (Trap)", "what to do"):
+    for expected in ("step 3", "again it is not finite", "`decoder.head.0` (Trap)", "what to do"):
         assert expected in shown
 
     assert stopped(own, images, out) == text, "the same command meets the same step"
