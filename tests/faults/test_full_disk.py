@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,11 @@ from unveil.errors import UserError
 from unveil.run import write_json
 from unveil.training import checkpoint
 from unveil.training.guards import writing
+
+# Coverage writes files of its own in these processes, which have no room or right either.
+pytestmark = pytest.mark.skipif(
+    "coverage" in sys.modules and sys.modules["coverage"].Coverage.current() is not None, reason="coverage is measured"
+)
 
 STEPS = 30
 RARELY = 1000.0  # seconds between checkpoints: only the last step's

@@ -73,7 +73,7 @@ def seed_dropout(network: nn.Module, seeds: Tensor) -> None:
     """
     dropouts = [module for module in network.modules() if isinstance(module, Dropout)]
     for number, dropout in enumerate(dropouts):
-        dropout.seeds = _mixed(seeds + number)
+        dropout.seeds = _mixed(_mixed(seeds) + number)  # seeds may be neighbours, whose sums with numbers would meet
 
 
 def _mixed(x: Tensor) -> Tensor:
