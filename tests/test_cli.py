@@ -61,8 +61,8 @@ def test_null_is_a_value_and_not_a_flag_left_out(called):
     assert flags["normalize"] is None
     assert flags["compile"] is True
     assert "ratio" not in flags
-    with pytest.raises(UserError, match="size"):
-        cli.run(["pretrain", "mae", "--data", "a", "--out", "o", "--size", "null"])
+    with pytest.raises(UserError, match="crop"):
+        cli.run(["pretrain", "mae", "--data", "a", "--out", "o", "--crop", "null"])
 
 
 def test_dashes_underscores_equals_signs_and_any_order(called):

@@ -34,8 +34,8 @@ def test_unknown_names_are_answered_with_the_nearest():
         unveil.build("videomea")
 
 
-def test_values_that_cannot_be_built_name_the_recipe():
-    with pytest.raises(UserError, match="videomae cannot be built"):
+def test_values_that_cannot_be_built_are_named():
+    with pytest.raises(UserError, match="There is no size 'XXL'"):
         unveil.build("videomae", size="XXL")
 
 

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from unveil.errors import DecodeError, UserError
     from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
     from unveil.run import Run, load
-    from unveil.verbs import build, embed, evaluate, finetune, predict, pretrain, report, search, train
+    from unveil.verbs import build, embed, evaluate, finetune, import_, predict, pretrain, report, search, train
 
 _WHERE = {
     **dict.fromkeys(
-        ("build", "pretrain", "finetune", "train", "evaluate", "predict", "embed", "search", "report"), "unveil.verbs"
+        ("build", "pretrain", "finetune", "train", "evaluate", "predict", "embed", "search", "report", "import_"),
+        "unveil.verbs",
     ),
     **dict.fromkeys(("Run", "load"), "unveil.run"),
     **dict.fromkeys(("Recipe", "Data", "Optimizer", "Schedule", "Loader"), "unveil.recipe"),
@@ -44,6 +45,7 @@ __all__ = [
     "embed",
     "evaluate",
     "finetune",
+    "import_",
     "load",
     "predict",
     "pretrain",

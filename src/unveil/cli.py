@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import itertools
 import sys
 import typing
 from argparse import SUPPRESS
@@ -29,6 +30,7 @@ unveil VERB …                                learn from unlabelled signals; th
   embed RUN       --data DIR --out INDEX     embeddings as parquet
   search INDEX    FILE                       what is most like a file
   report RUN                                 one HTML page about a run
+  import FILE --recipe NAME --out RUN        a published checkpoint as a run
   recipes [NAME]                             the systems; one of them in full
   data check DIR                             decode every file once; what is bad, copied, missing
   data prepare DIR --out DIR2                smaller files with key frames close together, for fast training
@@ -184,6 +186,23 @@ def _training(verb_name: str, argv: list[str]) -> None:
     verb(subject, **given)
 
 
+def _import(argv: list[str]) -> None:
+    """`unveil import`: a checkpoint may be of a system's pre-training or of its fine-tuning, so both have their flags."""
+    from unveil import job, recipes, verbs, weights
+
+    parser = _Parser("unveil import", inspect.getdoc(verbs.import_).split("\n")[0])  # type: ignore[union-attr]
+    positionals, _ = _declare(parser, verbs.import_)
+    system = next((word for flag, word in itertools.pairwise(argv) if flag == "--recipe"), None)
+    system = next((word.partition("=")[2] for word in argv if word.startswith("--recipe=")), system)
+    if system in weights.families():
+        function = recipes.find(system)
+        _declare_recipe(parser, function)
+        if not job.learns_from_labels(function):
+            _declare_recipe(parser, _function(job.supervised_of(function)))
+    given = parser.parse(argv)
+    verbs.import_(given.pop(positionals[0]), **given)
+
+
 def _declare_recipe(parser: _Parser, function: Callable[..., Any]) -> None:
     """A recipe's parameters and the fields of what it returns.
 
@@ -261,6 +280,8 @@ def run(argv: list[str]) -> None:
         from unveil import verbs
 
         _plain(verb, getattr(verbs, verb), rest)
+    elif verb == "import":
+        _import(rest)
     elif verb == "recipes":
         from unveil.catalogue import recipes
 
@@ -274,7 +295,7 @@ def run(argv: list[str]) -> None:
     else:
         from unveil.flags import nearest
 
-        known = (*TRAINING, "evaluate", "predict", "embed", "search", "report", "recipes", "data", "doctor")
+        known = (*TRAINING, "evaluate", "predict", "embed", "search", "report", "import", "recipes", "data", "doctor")
         raise UserError(f"unveil {verb}: no such verb.{nearest(verb, known)} All verbs: unveil --help")
 
 

@@ -47,6 +47,16 @@ class Data:
     clips: int = 1
     crops: int = 1
 
+    def described(self) -> dict[str, Any]:
+        """What is done to a file, as plain values for a run.json."""
+        return {
+            "signal": repr(self.signal),
+            "training": [repr(step) for step in self.transform],
+            "evaluation": [repr(step) for step in self.evaluation],
+            "mean": self.mean,
+            "std": self.std,
+        }
+
 
 @dataclass
 class Optimizer:

@@ -9,7 +9,7 @@ from unveil.errors import UserError
 from unveil.objectives import MaskedAutoencoder
 from unveil.recipes import mae
 from unveil.tokens import Patchify
-from unveil.weights import _vit
+from unveil.weights import Reader, _vit
 
 
 def foreign_vit(width: int = 192, depth: int = 2, patch: int = 8, places: int = 16) -> dict[str, Tensor]:
@@ -66,15 +66,27 @@ def test_what_does_not_fit_is_named() -> None:
         weights.load("vitt", state)
     with pytest.raises(UserError, match="no name map"):
         weights.load("_vit", state)
-    del state["norm.weight"]
-    with pytest.raises(UserError, match=r"missing \['encoder.norm.weight'\]"):
-        weights.load("vit", state)
+    lacking = {name: value for name, value in state.items() if name != "norm.weight"}
+    with pytest.raises(UserError, match=r"missing: encoder.norm.weight.*--partial"):
+        weights.load("vit", lacking)
+    with pytest.warns(UserWarning, match=r"new, as initialised: encoder.norm.weight"):
+        weights.load("vit", lacking, partial=True)
+    with pytest.raises(UserError, match=r"left over: neck.bias"):
+        weights.load("vit", {**state, "neck.bias": torch.zeros(2)})
+    with pytest.raises(UserError, match=r"of another shape: encoder.blocks.1.norm1.weight"):
+        weights.load("vit", {**state, "blocks.1.norm1.weight": torch.zeros(7)})
     with pytest.raises(UserError, match="give num_heads"):
         weights.load("vit", foreign_vit(width=20))
-    with pytest.raises(UserError, match="give crop"):
+    with pytest.raises(UserError, match="no square image"):
         weights.load("vit", foreign_vit(places=15))
     with pytest.raises(UserError, match="no parameter's name begins with"):
         weights.load("vit", {k: v for k, v in foreign_vit().items() if "blocks" not in k})
+    with pytest.raises(
+        UserError, match=r"patches are of images, this system's of clips.*They look like those of mae or vit"
+    ):
+        weights.load("mae_st", state)
+    with pytest.raises(UserError, match="leave the flag out"):
+        weights.load("vit", state, size="B")
 
 
 def test_saved_tables_are_loaded() -> None:
@@ -96,7 +108,7 @@ def test_saved_tables_are_loaded() -> None:
         "decoder.norm.": "decoder_norm.",
         "decoder.head.": "decoder_pred.",
     }
-    state |= _vit.rename(ours, parts)
+    state |= Reader(ours).renamed(parts)
     recipe = weights.load("mae", state, num_heads=2, decoder_num_heads=2)
     assert isinstance(recipe.objective, MaskedAutoencoder)
     loaded = recipe.objective.state_dict()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import math
+import re
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from unveil.errors import UserError
 from unveil.layers import Block, LayerNorm, run_blocks, xavier
 from unveil.layers.attention import QkvBias
 from unveil.masking import Mask
-from unveil.tokens import Tokenizer, Tokens
+from unveil.tokens import Patchify, Tokenizer, Tokens, resample
 
 
 class Dimensions(NamedTuple):
@@ -21,7 +23,8 @@ class Dimensions(NamedTuple):
     heads: int
 
 
-Size = Literal["debug", "nano", "Ti", "S", "B", "L", "H"]
+#: A name in `SIZES`, or any other size as WIDTHxDEPTHxHEADS: "512x8x8".
+Size = Literal["debug", "nano", "Ti", "S", "B", "L", "H"] | str
 
 SIZES: dict[str, Dimensions] = {
     "debug": Dimensions(32, 2, 2),
@@ -35,8 +38,22 @@ SIZES: dict[str, Dimensions] = {
 
 
 def dimensions(size: Size | Dimensions) -> Dimensions:
-    """Width, depth and heads of a named size; dimensions are passed through."""
-    return size if isinstance(size, Dimensions) else SIZES[size]
+    """Width, depth and heads of a size by its name, or by its numbers ("512x8x8"); dimensions are passed through.
+
+    Raises:
+        UserError: no such size, or heads that do not divide the width.
+    """
+    if isinstance(size, Dimensions):
+        return size
+    if size in SIZES:
+        return SIZES[size]
+    numbers = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", size)
+    if numbers is None:
+        raise UserError(f"There is no size {size!r}: use {', '.join(SIZES)}, or WIDTHxDEPTHxHEADS, such as 512x8x8.")
+    found = Dimensions(*map(int, numbers.groups()))
+    if found.width % found.heads:
+        raise UserError(f"A size of {size} cannot be: {found.heads} heads do not divide a width of {found.width}.")
+    return found
 
 
 class ViT(Encoder):
@@ -161,6 +178,36 @@ class ViT(Encoder):
         else:
             pooled = tokens.mean()
         return pooled if self.fc_norm is None else self.fc_norm(pooled)
+
+    def adapt(self, state: dict[str, Any], prefix: str = "") -> list[str]:
+        """Resample an embedding made for patches of another size, in place; returns the names of what was changed.
+
+        A weight does not tell the shape of its patches. Square ones of this network's length are assumed, or, where there
+        are none of so many values, this network's own of another length: an image's weights then make a clip's.
+        """
+        name = f"{prefix}embed.weight"
+        weight, patchify = state.get(name), self.patchify
+        if weight is None or not isinstance(self.embed, nn.Linear) or not isinstance(patchify, Patchify):
+            return []
+        if weight.shape == self.embed.weight.shape or weight.shape[0] != self.width or weight.ndim != 2:
+            return []
+        *length, height, side = patchify.size
+        values, rest = divmod(weight.shape[1], patchify.channels)
+        if rest or height != side:
+            return []
+        area, uneven = divmod(values, math.prod(length))
+        if not uneven and math.isqrt(area) ** 2 == area:
+            before = (*length, math.isqrt(area), math.isqrt(area))
+        elif len(length) == 1 and values % side**2 == 0:
+            before = (values // side**2, side, side)
+        else:
+            return []
+        state[name] = resample(weight, before, patchify.size)
+        return [name]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        self.adapt(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter, by its name here: 0 embedding, 1 … depth blocks, depth + 1 after them."""

@@ -115,6 +115,7 @@ def finetune(
     multi_label: bool = False,
     crop: int = 224,
     patch: int | None = None,
+    patch_stride: int | None = None,
     pool: Literal["mean", "class"] = "mean",
     drop_path: float | None = None,
     flip: bool = True,
@@ -127,12 +128,14 @@ def finetune(
         multi_label: a sample may have several labels; taken from the data unless given.
         crop: side of the image, in pixels.
         patch: side of a patch, in pixels; 16, or 14 for size H, unless given.
+        patch_stride: pixels from one patch to the next, if patches shall overlap; the patch's side by default.
         pool: classify the mean of the tokens or the class token.
         drop_path: stochastic depth; 0.1, for size L 0.2, for size H 0.3, unless given.
         flip: mirror images at random; turn it off where left and right mean something.
     """
     patch = patch or (14 if size == "H" else 16)
-    patchify = Patchify(patch, patch, channels=3)
+    step = patch_stride or patch
+    patchify = Patchify(patch, patch, channels=3, stride=(step, step))
     encoder = ViT(
         size,
         patchify,

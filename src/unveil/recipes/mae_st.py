@@ -157,6 +157,7 @@ def finetune(
     stride: int = 4,
     crop: int = 224,
     patch: int | None = None,
+    patch_stride: int | None = None,
     tubelet: int = 2,
     drop_path: float | None = None,
     dropout: float | None = None,
@@ -174,6 +175,7 @@ def finetune(
         stride: between the frames of a clip, in frames of the file.
         crop: side of the clip, in pixels.
         patch: side of a tubelet, in pixels; 16, or 14 for size H, unless given.
+        patch_stride: pixels from one patch to the next, if patches shall overlap; the patch's side by default.
         tubelet: length of a tubelet, in frames.
         drop_path: stochastic depth; 0.1, for sizes L and H 0.2, unless given.
         dropout: before the classifier; 0.3, for size H 0.5, unless given.
@@ -182,7 +184,8 @@ def finetune(
         flip: mirror clips at random; turn it off where left and right mean something.
     """
     patch = patch or (14 if size == "H" else 16)
-    patchify = Patchify(tubelet, patch, patch, channels=3)
+    step = patch_stride or patch
+    patchify = Patchify(tubelet, patch, patch, channels=3, stride=(tubelet, step, step))
     encoder = ViT(
         size,
         patchify,

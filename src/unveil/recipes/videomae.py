@@ -189,6 +189,7 @@ def finetune(
     sampling: Literal["dense", "uniform"] = "dense",
     crop: int = 224,
     patch: int = 16,
+    patch_stride: int | None = None,
     tubelet: int = 2,
     positions: Literal["flat", "sincos"] = "flat",
     drop_path: float | None = None,
@@ -206,6 +207,7 @@ def finetune(
         sampling: neighbouring frames, or one from each equal part of the video (Something-Something).
         crop: side of the clip, in pixels.
         patch: side of a tubelet, in pixels.
+        patch_stride: pixels from one patch to the next, if patches shall overlap; the patch's side by default.
         tubelet: length of a tubelet, in frames.
         positions: as in pre-training.
         drop_path: stochastic depth; 0.1, for size H 0.2, unless given.
@@ -213,7 +215,8 @@ def finetune(
         augment: RandAugment and crops of random size, as published; otherwise take the centre.
     """
     plain = [ResizeShort(crop), CenterCrop(crop)]
-    patchify = Patchify(tubelet, patch, patch, channels=3)
+    step = patch_stride or patch
+    patchify = Patchify(tubelet, patch, patch, channels=3, stride=(tubelet, step, step))
     encoder = ViT(
         size,
         patchify,

@@ -58,6 +58,7 @@ def vit(
     sampling: Literal["dense", "uniform"] = "dense",
     crop: int = 224,
     patch: int | None = None,
+    patch_stride: int | None = None,
     tubelet: int = 2,
     pool: Literal["class", "mean"] = "class",
     drop_path: float | None = None,
@@ -74,19 +75,24 @@ def vit(
         sampling: neighbouring frames, or one from each equal part of the video.
         crop: side of the image or clip, in pixels.
         patch: side of a patch, in pixels; 16, or 14 for size H, unless given.
+        patch_stride: pixels from one patch to the next, if patches shall overlap; the patch's side by default.
         tubelet: length of a tubelet, in frames; for clips.
         pool: classify the class token or the mean of the others.
         drop_path: stochastic depth; 0.1, for sizes L and H 0.2, unless given.
         flip: mirror at random; turn it off where left and right mean something.
     """
     patch = patch or (14 if size == "H" else 16)
+    step = patch_stride or patch
     if frames is None:
         key, signal, clips, crops = "image", Image(), 1, 1
-        patchify, shape = Patchify(patch, patch, channels=3), (crop, crop)
+        patchify, shape = Patchify(patch, patch, channels=3, stride=(step, step)), (crop, crop)
     else:
         clip = {"dense": Dense(frames, stride), "uniform": Uniform(frames)}[sampling]
         key, signal, clips, crops = "video", Video(clip), 5, 3
-        patchify, shape = Patchify(tubelet, patch, patch, channels=3), (frames, crop, crop)
+        patchify, shape = (
+            Patchify(tubelet, patch, patch, channels=3, stride=(tubelet, step, step)),
+            (frames, crop, crop),
+        )
     encoder = ViT(
         size,
         patchify,

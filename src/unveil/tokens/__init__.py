@@ -1,7 +1,7 @@
 """Tensors → tokens with coordinates."""
 
 from unveil.tokens.grid import coordinates, ravel, refine, unravel
-from unveil.tokens.patchify import Patchify, Tokenizer
+from unveil.tokens.patchify import Patchify, Tokenizer, resample
 from unveil.tokens.positions import Positions, SumPositions, sincos
 from unveil.tokens.tokens import Tokens
 
@@ -14,6 +14,7 @@ __all__ = [
     "coordinates",
     "ravel",
     "refine",
+    "resample",
     "sincos",
     "unravel",
 ]

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from unveil.errors import UserError
 from unveil.tokens.grid import coordinates
@@ -37,14 +39,20 @@ class Patchify:
     Args:
         size: extent of a patch along each axis: `Patchify(2, 16, 16, channels=3)` makes tubelets.
         channels: of the signal.
+        stride: from one patch to the next along each axis; the patch's size by default. Smaller: patches overlap, and
+            there are more of them.
     """
 
-    def __init__(self, *size: int, channels: int):
+    def __init__(self, *size: int, channels: int, stride: Sequence[int] | None = None):
         self.size = size
         self.channels = channels
+        self.stride = tuple(size if stride is None else stride)
+        if len(self.stride) != len(size) or any(not 1 <= s <= p for s, p in zip(self.stride, size, strict=True)):
+            raise ValueError(f"patches of {size} cannot follow each other at a stride of {self.stride}")
 
     def __repr__(self) -> str:
-        return f"Patchify({', '.join(map(str, self.size))}, channels={self.channels})"
+        overlap = "" if self.stride == self.size else f", stride={self.stride}"
+        return f"Patchify({', '.join(map(str, self.size))}, channels={self.channels}{overlap})"
 
     @property
     def width(self) -> int:
@@ -55,15 +63,17 @@ class Patchify:
         """The grid that a signal of this shape (its last axes are looked at) is cut into.
 
         Raises:
-            UserError: the patch does not divide the signal.
+            UserError: the patches leave a part of the signal over.
         """
         sizes = tuple(shape)[-len(self.size) :]
-        if len(sizes) != len(self.size) or any(s % p or s < p for s, p in zip(sizes, self.size, strict=True)):
+        cut = list(zip(sizes, self.size, self.stride, strict=False))
+        if len(sizes) != len(self.size) or any(s < p or (s - p) % step for s, p, step in cut):
+            overlap = "" if self.stride == self.size else f" that begin every {' × '.join(map(str, self.stride))}"
             raise UserError(
-                f"A signal of {' × '.join(map(str, sizes))} cannot be cut into patches of {' × '.join(map(str, self.size))}: "
-                "choose --crop, --patch, --frames and --tubelet so that one divides the other."
+                f"A signal of {' × '.join(map(str, sizes))} cannot be cut into patches of {' × '.join(map(str, self.size))}"
+                f"{overlap}: choose --crop, --patch, --frames and --tubelet so that one divides the other."
             )
-        return tuple(s // p for s, p in zip(sizes, self.size, strict=True))
+        return tuple((s - p) // step + 1 for s, p, step in cut)
 
     def __call__(self, x: Tensor) -> Tokens:
         """Signal [B, C, *S] → tokens with x [B, N, P], places in row-major order."""
@@ -71,15 +81,50 @@ class Patchify:
         if x.ndim != k + 2 or x.shape[1] != self.channels:
             raise ValueError(f"{self} takes [B, {self.channels}, {k} axes], not {tuple(x.shape)}")
         grid = self.grid(x.shape)
+        if self.stride != self.size:
+            return Tokens(self._overlapping(x), coordinates(grid, x.device).expand(x.shape[0], -1, -1), grid)
         split = x.reshape(*x.shape[:2], *(n for pair in zip(grid, self.size, strict=True) for n in pair))
         cells, inside = range(2, 2 + 2 * k, 2), range(3, 3 + 2 * k, 2)
         patches = split.permute(0, *cells, *inside, 1).reshape(x.shape[0], math.prod(grid), self.width)
         return Tokens(patches, coordinates(grid, x.device).expand(x.shape[0], -1, -1), grid)
 
+    def _overlapping(self, x: Tensor) -> Tensor:
+        k = len(self.size)
+        for axis, (size, step) in enumerate(zip(self.size, self.stride, strict=True), start=2):
+            x = x.unfold(axis, size, step)  # [B, C, *grid, *size]
+        return x.movedim(1, -1).flatten(1, k).flatten(2)
+
     def join(self, patches: Tensor, grid: Sequence[int]) -> Tensor:
-        """The inverse: patches [B, N, P] of a whole grid → signal [B, C, *S]."""
+        """The inverse: patches [B, N, P] of a whole grid → signal [B, C, *S].
+
+        Raises:
+            ValueError: patches that overlap have none.
+        """
+        if self.stride != self.size:
+            raise ValueError(f"{self}: patches that overlap cannot be put together")
         k = len(self.size)
         split = patches.reshape(patches.shape[0], *grid, *self.size, self.channels)
         order = [axis for pair in zip(range(1, 1 + k), range(1 + k, 1 + 2 * k), strict=True) for axis in pair]
         sizes = [g * p for g, p in zip(grid, self.size, strict=True)]
         return split.permute(0, 1 + 2 * k, *order).reshape(patches.shape[0], self.channels, *sizes)
+
+
+def resample(weight: Tensor, size: Sequence[int], wanted: Sequence[int]) -> Tensor:
+    """Embedding of patches of one size → of another [D, P] → [D, P'], so that resized patches embed as before.
+
+    A patch that was interpolated to the new size gives, with the new weight, what the patch itself gave with the old one,
+    exactly where it grew and nearest in squares where it shrank (Beyer et al. 2023, FlexiViT, §3.4). From a patch of one
+    frame this is I3D's inflation: the weights repeat along time and are divided by its length.
+
+    Args:
+        weight: values of a patch in the order of `Patchify`, channel fastest.
+        size, wanted: extents of the patch before and after; where `size` has fewer axes, its first ones were 1.
+    """
+    size = (1,) * (len(wanted) - len(size)) + tuple(size)
+    kernel = weight.double().unflatten(1, (*size, -1))
+    for axis, (before, after) in enumerate(zip(size, wanted, strict=True), start=1):
+        if before != after:
+            unit = torch.eye(before, dtype=torch.float64, device=weight.device)
+            enlarge = functional.interpolate(unit[None], size=after, mode="linear")[0]  # [before, after]
+            kernel = (kernel.movedim(axis, -1) @ torch.linalg.pinv(enlarge).T).movedim(-1, axis)
+    return kernel.flatten(1).to(weight.dtype)

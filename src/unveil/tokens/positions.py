@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
@@ -106,13 +107,28 @@ class Positions(nn.Module):
             return flat_sincos(num, table.shape[1]).to(table)
         return resize(table, grid, asked)
 
+    def adapt(self, state: dict[str, Any], prefix: str = "") -> list[str]:
+        """Interpolate a saved table of another grid, in place; returns the names of what was changed.
+
+        A grid with fewer axes (an image's, for a clip) is repeated along the axes it lacks, which come first.
+        """
+        native, table = state.get(prefix + "native"), state.get(prefix + "table")
+        if native is None or table is None:
+            return []
+        grid = tuple(cast(Tensor, native).tolist())
+        if grid == self.grid or len(grid) > len(self.grid):
+            return []
+        lacking = len(self.grid) - len(grid)
+        if lacking and self.kind != "flat":
+            table = self._table(table, grid, self.grid[lacking:]).repeat(math.prod(self.grid[:lacking]), 1)
+        else:
+            table = self._table(table, grid, self.grid)
+        state[prefix + "table"] = table
+        state[prefix + "native"] = torch.tensor(self.grid)
+        return [prefix + "table"]
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        native, table = state_dict.get(prefix + "native"), state_dict.get(prefix + "table")
-        if native is not None and table is not None:
-            grid = tuple(cast(Tensor, native).tolist())
-            if grid != self.grid and len(grid) == len(self.grid):
-                state_dict[prefix + "table"] = self._table(table, grid, self.grid)
-                state_dict[prefix + "native"] = torch.tensor(self.grid)
+        self.adapt(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -1,14 +1,15 @@
-"""facebookresearch/mae: `models_mae` (pre-training) and `models_vit` (fine-tuned)."""
+"""facebookresearch/mae: `models_mae` (pre-training, also its encoder alone) and `models_vit` (fine-tuned)."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from unveil.encoders import Size
-from unveil.recipe import Recipe
-from unveil.recipes import mae
+import torch
+
 from unveil.weights import _vit
-from unveil.weights._vit import State
+from unveil.weights._converted import Converted, Reader, State
+
+LICENCE = "CC-BY-NC-4.0 (facebookresearch/mae)"
 
 ENCODER = {
     "patch_embed.proj.bias": "encoder.embed.bias",
@@ -26,31 +27,33 @@ DECODER = {
 }
 
 
-def load(state: State, num_heads: int | None = None, decoder_num_heads: int = 16, **flags: Any) -> Recipe:
-    """See `unveil.weights.load`. Fixed position tables may be absent; then `crop` is needed unless it is 224."""
-    weight = state["patch_embed.proj.weight"]
-    patch = _vit.patch_size(weight)[0]
-    size = cast(Size, _vit.dimensions(len(weight), _vit.depth(state, "blocks."), num_heads))
-    ours = _vit.rename(state, ENCODER | DECODER)
+def convert(state: State, num_heads: int | None = None, decoder_num_heads: int = 16, **flags: Any) -> Converted:
+    """See `unveil.weights.convert`. Fixed position tables may be absent: they are computed for the `crop` asked for."""
+    given = Reader(state)
+    weight = given["patch_embed.proj.weight"]
+    patch = _vit.patch_size(weight, 2)[0]
+    size, notes = _vit.size_of(len(weight), _vit.depth(given, "blocks."), num_heads)
+    found: dict[str, Any] = {"size": size, "patch": patch}
+    ours = given.renamed(ENCODER | DECODER)
     ours["encoder.embed.weight"] = _vit.embedding(weight)
-    ours["encoder.class_token"] = state["cls_token"]
-    if "pos_embed" in state:
+    ours["encoder.class_token"] = given["cls_token"]
+    if "pos_embed" in given:
         # The class token has a row of its own in the table; here it is part of the token.
-        ours["encoder.class_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-        ours["encoder.positions.table"] = state["pos_embed"][0, 1:]
-        flags.setdefault("crop", _vit.side(state["pos_embed"].shape[1] - 1, patch))
-    if "decoder_pos_embed" in state:
-        ours["decoder.positions.table"] = state["decoder_pos_embed"][0, 1:]
-    if "mask_token" not in state:
-        pool = "mean" if "fc_norm.weight" in state else "class"
-        classes = len(state["head.weight"])
-        return _vit.fill(mae.finetune(size, classes, patch=patch, pool=pool, **flags), ours)
-    recipe = mae.mae(
-        size,
-        patch=patch,
-        decoder_width=state["mask_token"].shape[-1],
-        decoder_depth=_vit.depth(state, "decoder_blocks."),
-        decoder_heads=decoder_num_heads,
-        **flags,
-    )
-    return _vit.fill(recipe, ours)
+        table = given["pos_embed"]
+        ours["encoder.class_token"] = given["cls_token"] + table[:, :1]
+        ours["encoder.positions.table"] = table[0, 1:]
+        found["crop"] = _vit.side(table.shape[1] - 1, patch)
+        ours["encoder.positions.native"] = torch.tensor([found["crop"] // patch] * 2)
+    if "decoder_pos_embed" in given:
+        ours["decoder.positions.table"] = given["decoder_pos_embed"][0, 1:]
+        ours["decoder.positions.native"] = torch.tensor([_vit.side(len(ours["decoder.positions.table"]), 1)] * 2)
+    if "mask_token" in given:
+        found["decoder_width"] = given["mask_token"].shape[-1]
+        found["decoder_depth"] = _vit.depth(given, "decoder_blocks.")
+        found["decoder_heads"] = decoder_num_heads
+        return Converted("mae", found, ours, unused=given.unused, notes=notes)
+    if "head.weight" in given:
+        found |= _vit.head(given) | {"pool": "mean" if "fc_norm.weight" in given else "class"}
+        return Converted("mae:finetune", found, ours, unused=given.unused, notes=notes)
+    notes.append("the file holds the encoder alone; the decoder is as initialised, so reconstructions mean nothing")
+    return Converted("mae", found, ours, absent=("decoder.",), unused=given.unused, notes=notes)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from unveil.encoders import Size
-from unveil.recipe import Recipe
-from unveil.recipes import videomae
 from unveil.weights import _vit
-from unveil.weights._vit import State
+from unveil.weights._converted import Converted, Reader, State
+
+LICENCE = "CC-BY-NC-4.0 (MCG-NJU/VideoMAE)"
 
 PRETRAINED = {
     "encoder.patch_embed.proj.bias": "encoder.embed.bias",
@@ -26,16 +25,19 @@ FINETUNED = {
 }
 
 
-def load(state: State, num_heads: int | None = None, **flags: Any) -> Recipe:
-    """See `unveil.weights.load`. Positions are fixed, so `frames` and `crop` are needed unless they are 16 and 224."""
-    pretrained = "mask_token" in state
+def convert(state: State, num_heads: int | None = None, **flags: Any) -> Converted:
+    """See `unveil.weights.convert`. Positions are fixed and not saved: they are computed for `frames` and `crop`."""
+    given = Reader(_vit.fold_layer_scale(state))
+    pretrained = "mask_token" in given
     prefix = "encoder." if pretrained else ""
-    weight = state[f"{prefix}patch_embed.proj.weight"]
-    tubelet, patch = _vit.patch_size(weight)[:2]
-    size = cast(Size, _vit.dimensions(len(weight), _vit.depth(state, f"{prefix}blocks."), num_heads))
-    ours = _vit.rename(_vit.fold_layer_scale(state), PRETRAINED if pretrained else FINETUNED)
+    weight = given[f"{prefix}patch_embed.proj.weight"]
+    tubelet, patch = _vit.patch_size(weight, 3)[:2]
+    size, notes = _vit.size_of(len(weight), _vit.depth(given, f"{prefix}blocks."), num_heads)
+    found: dict[str, Any] = {"size": size, "patch": patch, "tubelet": tubelet}
+    ours = given.renamed(PRETRAINED if pretrained else FINETUNED)
     ours["encoder.embed.weight"] = _vit.embedding(weight)
-    flags |= {"patch": patch, "tubelet": tubelet}
-    if not pretrained:
-        return _vit.fill(videomae.finetune(size, len(state["head.weight"]), **flags), ours)
-    return _vit.fill(videomae.videomae(size, decoder_depth=_vit.depth(state, "decoder.blocks."), **flags), ours)
+    if pretrained:
+        found["decoder_depth"] = _vit.depth(given, "decoder.blocks.")
+        return Converted("videomae", found, ours, unused=given.unused, notes=notes)
+    absent = () if "head.weight" in given else ("head.",)
+    return Converted("videomae:finetune", found | _vit.head(given), ours, absent, given.unused, notes)
