@@ -44,7 +44,8 @@ def import_checkpoint(
     import torch
 
     from unveil import weights
-    from unveil.run import load, new_info, write_json
+    from unveil.run import load, new_info
+    from unveil.storage import write_json
     from unveil.training.checkpoint import save_weights
     from unveil.training.guards import LOCK, clear
 

@@ -213,7 +213,8 @@ def _begin(
 
     from unveil.data import Manifest, signal_of, split
     from unveil.flags import assemble, recipe_flags
-    from unveil.run import load, new_info, replacing, write_json, write_lines
+    from unveil.run import load, new_info
+    from unveil.storage import replacing, write_json, write_lines
 
     flags = dict(asked["flags"])
     own = recipe_flags(function)

@@ -15,7 +15,7 @@ from kills import Forked, Result, command, leftovers, uninterrupted, write_clips
 from safetensors.torch import load_file
 
 from unveil.errors import UserError
-from unveil.run import write_json
+from unveil.storage import write_json
 from unveil.training import checkpoint
 from unveil.training.guards import writing
 

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 
 import unveil
 from unveil.data import Manifest, Row
-from unveil.run import Run, load, new_info, write_json
+from unveil.run import Run, load, new_info
+from unveil.storage import write_json
 
 FPS = 10
 VIDEO = {"size": "debug", "frames": 4, "stride": 2, "crop": 32, "patch": 8}

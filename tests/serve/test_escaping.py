@@ -15,9 +15,9 @@ from unveil.data import Row
 from unveil.errors import UserError
 from unveil.evaluation import summarise
 from unveil.evaluation.report import cell
-from unveil.run import write_json
 from unveil.serve import Hit, report, search_page, write_rows
 from unveil.serve.search import nearest, read_index
+from unveil.storage import write_json
 
 HOSTILE = (
     "<script>alert(1)</script>",

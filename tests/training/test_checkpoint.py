@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unveil.errors import UserError
-from unveil.run import replacing
+from unveil.storage import replacing
 from unveil.training import checkpoint
 from unveil.training.guards import writing
 

@@ -219,7 +219,8 @@ def test_every_kind_of_objective_is_replayed(recipe, tmp_path):
     loss = objective(chunk)["loss"].item()
     step = nonfinite.Step(1, 1, 2, float("nan"), 1.0, 1e-3, [float("nan")], [5])
     manifest = unveil.data.Manifest.of([unveil.data.Row("/a.mp4"), unveil.data.Row("/b.mp4")])
-    from unveil.run import new_info, write_json
+    from unveil.run import new_info
+    from unveil.storage import write_json
 
     write_json(tmp_path / "run.json", {**new_info("train", recipe, {"size": "debug", **flags}), "status": "running"})
     text = nonfinite.keep(

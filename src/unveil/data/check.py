@@ -22,7 +22,7 @@ from unveil.data.progress import FileProgress
 from unveil.data.regular_files import check_regular
 from unveil.data.signals import SIGNALS, Signal
 from unveil.errors import DecodeError, UserError
-from unveil.run import mend_lines, naming, read_lines
+from unveil.storage import mend_lines, naming, read_lines
 
 SUFFIXES = frozenset().union(*(signal.suffixes for signal in SIGNALS))
 SECONDS = 60.0

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from unveil.data.listing import as_text, list_files, suffix, walk
 from unveil.data.row import SCHEMA, SPLITS
 from unveil.errors import UserError
-from unveil.run import replacing
+from unveil.storage import replacing
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
 

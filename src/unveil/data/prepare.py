@@ -28,7 +28,7 @@ from unveil.data.processes import Failed, cores, each, stoppable
 from unveil.data.progress import FileProgress
 from unveil.data.signals import Image, Video
 from unveil.errors import DecodeError, UserError
-from unveil.run import mend_lines, read_lines, replacing
+from unveil.storage import mend_lines, read_lines, replacing
 
 JOURNAL = "prepare.jsonl"
 LOCK = ".prepare.lock"

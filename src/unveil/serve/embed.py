@@ -15,8 +15,8 @@ from torch import Tensor
 
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
-from unveil.run import replacing, write_json
 from unveil.serve.windows import BadFile, Window, stream
+from unveil.storage import replacing, write_json
 
 if TYPE_CHECKING:
     from unveil.run import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unveil.run import replacing
+from unveil.storage import replacing
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:

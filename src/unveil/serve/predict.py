@@ -13,8 +13,8 @@ import torch
 from unveil.errors import UserError
 from unveil.evaluation.accuracy import classifier_key
 from unveil.evaluation.report import cell
-from unveil.run import replacing
 from unveil.serve.windows import BadFile, clock, stream
+from unveil.storage import replacing
 
 if TYPE_CHECKING:
     from unveil.run import Run

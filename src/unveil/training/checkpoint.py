@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim.swa_utils import AveragedModel
 
-from unveil.run import read_lines, replacing
+from unveil.storage import read_lines, replacing
 
 FORMAT = 2
 SCORES = ("val_top1", "val_map", "knn")

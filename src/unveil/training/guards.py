@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from unveil.errors import NO_RIGHT, NO_ROOM, UserError
-from unveil.run import mend_lines, naming, read_lines
+from unveil.storage import mend_lines, naming, read_lines
 
 LOCK = ".lock"
 LOCK_SECONDS = 2 if sys.platform == "linux" else 15

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unveil.errors import UserError
-from unveil.run import naming, read_lines, replacing
+from unveil.storage import naming, read_lines, replacing
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 

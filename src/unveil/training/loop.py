@@ -25,7 +25,8 @@ from unveil.errors import UserError
 from unveil.flags import build
 from unveil.layers import seed_dropout
 from unveil.recipe import Recipe
-from unveil.run import WEIGHTS, choose_device, load, write_json
+from unveil.run import WEIGHTS, choose_device, load
+from unveil.storage import write_json
 from unveil.training import checkpoint, nonfinite, processes
 from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
 from unveil.training.log import Log, make_loggers

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from unveil.errors import UserError
-from unveil.run import replacing, versions
+from unveil.run import versions
+from unveil.storage import replacing
 
 if TYPE_CHECKING:
     from unveil.data import Manifest
