@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unveil.training.replay import Replay
+    from unveil.training.diagnosis import Replay
 
 MOST_LINES = 20
 LEAST_OPEN_FILES = 1024

@@ -223,9 +223,9 @@ def test_every_kind_of_objective_is_replayed(recipe, tmp_path):
     from unveil.storage import write_json
 
     write_json(tmp_path / "run.json", {**new_info("train", recipe, {"size": "debug", **flags}), "status": "running"})
-    text = nonfinite.keep(
-        tmp_path, step, [chunk], manifest, objective, objective.state_dict(), "32-true", torch.device("cpu")
-    )
+    state = objective.state_dict()
+    case = nonfinite.Case(step, [chunk], manifest, objective, state, "32-true", torch.device("cpu"))
+    text = nonfinite.keep(tmp_path, case)
     assert "unveil doctor" in str(text)
     found = replay(Run(tmp_path, "cpu"))
     assert found.losses == [f"micro-batch 0 of process 0: {loss:.6g}"]

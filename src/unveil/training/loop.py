@@ -226,10 +226,11 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
             if not taken.finite:
                 # The loss and the norm are those of all processes, so that all of them come here.
                 weights = checkpoint.weights_of(objective)
-                error = nonfinite.keep(
-                    plan.out, taken, chunks, manifest, objective, weights if first else None,
+                case = nonfinite.Case(
+                    taken, chunks, manifest, objective, weights if first else None,
                     fabric.strategy.precision.precision, fabric.device, rank, world,
                 )  # fmt: skip
+                error = nonfinite.keep(plan.out, case)
                 fabric.barrier()
                 raise error
             optimizer.step()

@@ -63,25 +63,12 @@ class Step:
         return math.isfinite(self.loss) and math.isfinite(self.gradient_norm)
 
 
-def keep(
-    run: Path,
-    step: Step,
-    chunks: Sequence[Mapping[str, Any]],
-    manifest: Manifest,
-    objective: nn.Module,
-    state: Mapping[str, Tensor] | None,
-    precision: str,
-    device: torch.device,
-    rank: int = 0,
-    world: int = 1,
-) -> UserError:
-    """Write this process's part of a step that is not finite; return the error that ends the run.
-
-    Nothing is raised here: what cannot be written (a full disk) is said in the error, and does not take its place.
+@dataclass
+class Case:
+    """A step that is not finite, as one process saw it.
 
     Args:
-        run: the run folder.
-        step: what happened.
+        step: its numbers.
         chunks: this process's micro-batches, `bad` among their keys or not.
         manifest: of the training data.
         objective: its buffers are read.
@@ -90,12 +77,34 @@ def keep(
         device: that computed.
         rank, world: this process, of how many.
     """
+
+    step: Step
+    chunks: Sequence[Mapping[str, Any]]
+    manifest: Manifest
+    objective: nn.Module
+    state: Mapping[str, Tensor] | None
+    precision: str
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+
+def keep(run: Path, case: Case) -> UserError:
+    """Write this process's part of a step that is not finite; return the error that ends the run.
+
+    Nothing is raised here: what cannot be written (a full disk) is said in the error, and does not take its place.
+
+    Args:
+        run: the run folder.
+        case: what happened.
+    """
+    step = case.step
     what = (
         f"the loss is {step.loss}" if not math.isfinite(step.loss) else f"the gradient's norm is {step.gradient_norm}"
     )
     folder = run / FOLDER
     try:
-        _write(folder, step, chunks, manifest, objective, state, precision, device, rank, world)
+        _write(folder, case)
         kept = f"Its batch, seeds and weights are kept in {folder}: `unveil doctor {run}` replays it and says where it begins."
     except Exception as error:  # a full disk in any of its guises; the loss is the news
         kept = f"(Its batch and weights could not be kept in {folder}: {error})"
@@ -106,23 +115,13 @@ def keep(
     )
 
 
-def _write(
-    folder: Path,
-    step: Step,
-    chunks: Sequence[Mapping[str, Any]],
-    manifest: Manifest,
-    objective: nn.Module,
-    state: Mapping[str, Tensor] | None,
-    precision: str,
-    device: torch.device,
-    rank: int,
-    world: int,
-) -> None:
+def _write(folder: Path, case: Case) -> None:
     from safetensors.torch import save_file
 
-    label = {"step": str(step.number), "world": str(world)}
-    if state is not None:
-        tensors = {**state, **{BUFFER + name: value for name, value in unsaved_buffers(objective).items()}}
+    step, chunks, rank = case.step, case.chunks, case.rank
+    label = {"step": str(step.number), "world": str(case.world)}
+    if case.state is not None:
+        tensors = {**case.state, **{BUFFER + name: value for name, value in unsaved_buffers(case.objective).items()}}
         with replacing(folder / "state.safetensors") as temporary:
             save_file({name: _own(value) for name, value in tensors.items()}, temporary, label)
     guilty = [i for i, loss in enumerate(step.losses) if not math.isfinite(loss)]
@@ -141,13 +140,13 @@ def _write(
         "step": step.number,
         "total_steps": step.total,
         "rank": rank,
-        "world": world,
+        "world": case.world,
         "loss": str(step.loss),  # JSON has no NaN
         "gradient_norm": str(step.gradient_norm),
         "lr": step.rate,
         "batch": step.batch,
-        "precision": precision,
-        "device": str(device),
+        "precision": case.precision,
+        "device": str(case.device),
         "versions": versions(),
         "micro_batches": [
             {
@@ -155,7 +154,7 @@ def _write(
                 "torch_seed": seed,
                 "kept": i in kept,
                 "samples": [
-                    {"row": row, "path": manifest.row(row).path, "seed": sample}
+                    {"row": row, "path": case.manifest.row(row).path, "seed": sample}
                     for row, sample in zip(chunk["index"].tolist(), chunk["seed"].tolist(), strict=True)
                 ],
             }
@@ -189,3 +188,62 @@ def restore(objective: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, value in buffers.items():
         module, _, buffer = name.removeprefix(BUFFER).rpartition(".")
         setattr(objective.get_submodule(module), buffer, value)
+
+
+@dataclass
+class MicroBatch:
+    """A micro-batch that was kept: on which process, of what number, and of which samples."""
+
+    rank: int
+    number: int
+    batch: dict[str, Tensor]
+    seed: int
+    paths: list[str]
+
+
+def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor], list[MicroBatch]]:
+    """What the processes kept (the first process first), the state, and the micro-batches.
+
+    Raises:
+        UserError: nothing was kept, or it cannot be read.
+    """
+    from safetensors import safe_open
+
+    def tensors(path: Path) -> dict[str, Tensor]:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("step") != str(first["step"]):
+                raise ValueError(f"{path} is of another step than rank-0.json")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+
+    if not (folder / "rank-0.json").is_file():
+        raise UserError(
+            f"{folder.parent} has kept no step: its loss and gradients were always finite (or {folder} was deleted). "
+            "Without a run, `unveil doctor` looks at this machine."
+        )
+    try:
+        first = json.loads((folder / "rank-0.json").read_text(encoding="utf-8"))
+        if first["format"] != FORMAT:
+            raise UserError(f"{folder}/rank-0.json is of format {first['format']}; this unveil reads format {FORMAT}.")
+        infos, batches = [], []
+        for rank in range(first["world"]):
+            path = folder / f"rank-{rank}.json"
+            if not path.is_file():
+                continue  # the process did not live to write it
+            info = json.loads(path.read_text(encoding="utf-8"))
+            if (info["step"], info["world"]) != (first["step"], first["world"]):
+                continue
+            infos.append(info)
+            stored = tensors(path.with_suffix(".safetensors"))
+            for number, micro in enumerate(info["micro_batches"]):
+                start = f"{number}."
+                batch = {name.removeprefix(start): x for name, x in stored.items() if name.startswith(start)}
+                if batch:
+                    paths = [sample["path"] for sample in micro["samples"]]
+                    batches.append(MicroBatch(rank, number, batch, micro["torch_seed"], paths))
+        return infos, tensors(folder / "state.safetensors"), batches
+    except UserError:
+        raise
+    except Exception as error:  # safetensors, JSON and a foreign structure raise many kinds
+        raise UserError(
+            f"{folder} cannot be read ({error}). The run's command, given again, meets the same step and writes it anew."
+        ) from error
