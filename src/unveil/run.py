@@ -109,6 +109,18 @@ class Run:
         """Class names in the order of the logits; empty for a run without labels."""
         return self.info["classes"]
 
+    def trained_classes(self) -> list[str]:
+        """Class names, of a run that has learned some.
+
+        Raises:
+            UserError: its classifier was not trained (an imported network whose head began anew).
+        """
+        if not self.classes:
+            raise UserError(
+                f"{self.path} has no trained classifier: fine-tune it first (unveil finetune {self.path} …)."
+            )
+        return self.classes
+
     @property
     def has_weights(self) -> bool:
         """Whether the file of weights is there and as long as it says; its numbers are not looked at."""

@@ -158,3 +158,11 @@ def test_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         tokens = vit(masked="replace", qkv_bias="qv", pool="class")(X, MASK)
     assert tokens.x.isfinite().all()
+
+
+def test_sizes_by_their_numbers() -> None:
+    assert dimensions("48x3x4") == Dimensions(48, 3, 4)
+    assert dimensions("B") == Dimensions(768, 12, 12)
+    for wrong, words in (("48x3", "There is no size '48x3'"), ("b", "use debug, nano"), ("50x3x4", "do not divide")):
+        with pytest.raises(UserError, match=words):
+            dimensions(wrong)

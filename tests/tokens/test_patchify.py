@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unveil.errors import UserError
-from unveil.tokens import Patchify, Tokens, coordinates, ravel, refine, unravel
+from unveil.tokens import Patchify, Tokens, coordinates, ravel, refine, resample, unravel
 
 axes = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=1, max_size=3)
 
@@ -107,3 +107,55 @@ def test_places_of_absent_tokens() -> None:
     points = Tokens(torch.zeros(1, 4, 2), centres, (4,), places=centres).gather(torch.tensor([[1, 2]]))
     assert torch.equal(points.at(indices), centres[:, [0, 3]])
     assert Tokens(torch.zeros(1, 4, 2), coordinates((2, 2))[None], (2, 2)).at(indices).tolist() == [[[0, 0], [1, 1]]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=3))
+def test_overlapping_patches_are_those_of_a_convolution(cuts: list[tuple[int, int, int]]) -> None:
+    """Each patch, its place and its order: what a convolution of the same stride reads."""
+    size = tuple(max(patch, step) for patch, step, _ in cuts)
+    stride = tuple(step for _, step, _ in cuts)
+    shape = tuple(patch + step * more for patch, step, (_, _, more) in zip(size, stride, cuts, strict=True))
+    x = torch.randn(2, 3, *shape)
+    patchify = Patchify(*size, channels=3, stride=stride)
+    weight = torch.randn(5, 3, *size)
+    convolve = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}[len(cuts)]
+    expected = convolve(x, weight, stride=stride)
+    tokens = patchify(x)
+    assert tokens.grid == patchify.grid(x.shape) == expected.shape[2:]
+    assert torch.equal(tokens.coords[0], coordinates(tokens.grid))
+    embedded = tokens.x @ weight.movedim(1, -1).flatten(1).T
+    torch.testing.assert_close(embedded, expected.flatten(2).transpose(1, 2), atol=1e-4, rtol=1e-4)
+
+
+def test_strides_that_cannot_be_are_refused() -> None:
+    for stride in ((4,), (0, 4), (5, 4)):
+        with pytest.raises(ValueError, match="at a stride of"):
+            Patchify(4, 4, channels=3, stride=stride)
+    patchify = Patchify(4, 4, channels=3, stride=(2, 2))
+    with pytest.raises(UserError, match="that begin every 2 × 2"):
+        patchify(torch.zeros(1, 3, 9, 8))
+    tokens = patchify(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="cannot be put together"):
+        patchify.join(tokens.x, tokens.grid)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4)), min_size=1, max_size=3))
+def test_a_resampled_embedding_of_an_enlarged_patch_is_the_same(axes: list[tuple[int, int]]) -> None:
+    before, after = tuple(size for size, _ in axes), tuple(size + more for size, more in axes)
+    patch, weight = torch.randn(2, 3, *before), torch.randn(5, 3 * math.prod(before))
+    larger = patch
+    for axis, size in enumerate(after, start=2):
+        line = larger.movedim(axis, -1)
+        flat = torch.nn.functional.interpolate(line.reshape(1, -1, line.shape[-1]), size=size, mode="linear")
+        larger = flat.reshape(*line.shape[:-1], size).movedim(-1, axis)
+    was = patch.movedim(1, -1).flatten(1) @ weight.T
+    now = larger.movedim(1, -1).flatten(1) @ resample(weight, before, after).T
+    torch.testing.assert_close(now, was, atol=1e-4, rtol=1e-4)
+
+
+def test_images_weights_are_inflated_for_clips() -> None:
+    weight = torch.randn(5, 3 * 16)
+    inflated = resample(weight, (4, 4), (3, 4, 4)).unflatten(1, (3, -1))
+    torch.testing.assert_close(inflated, weight[:, None].expand(-1, 3, -1) / 3)

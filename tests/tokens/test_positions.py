@@ -98,3 +98,15 @@ def test_the_same_grid_loads_as_it_is() -> None:
 
 def test_repr_names_the_grid() -> None:
     assert "sincos, grid=(2, 2), width=8" in repr(Positions((2, 2), 8))
+
+
+@pytest.mark.parametrize("kind", ["sincos", "learned"])
+def test_an_images_positions_are_repeated_along_time(kind) -> None:
+    image, clip = Positions((3, 3), 12, kind), Positions((2, 3, 3), 12, kind)
+    clip.load_state_dict(image.state_dict())
+    assert torch.equal(clip.table, image.table.repeat(2, 1))
+    larger = Positions((2, 6, 6), 12, kind)
+    larger.load_state_dict(image.state_dict())
+    assert torch.allclose(larger.table, resize(image.table.detach(), (3, 3), (6, 6)).repeat(2, 1))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        image.load_state_dict(clip.state_dict())

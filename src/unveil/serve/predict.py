@@ -43,7 +43,7 @@ def predict(
         raise UserError(f"--top {top}: at least 1")
     key = classifier_key(run.objective)
     multi_label = bool(run.info["flags"].get("multi_label"))
-    classes = run.classes
+    classes = run.trained_classes()
     top = min(top, len(classes))
     for item in stream(run.recipe.data, paths, hop, batch):
         if isinstance(item, BadFile):

@@ -125,7 +125,7 @@ def _facts(run: Run, log: list[dict[str, Any]], bad: list[dict[str, Any]]) -> li
         waits = points(log, "data_wait")
         if waits:
             facts.append(("waiting for data", number(sum(y for _, y in waits) / len(waits), True)))
-    if "files" in info:
+    if info.get("files", {}).get("train"):
         facts.append(("files", f"{info['files']['train']:,}"))
     if info.get("classes"):
         facts.append(("classes", str(len(info["classes"]))))
@@ -195,6 +195,7 @@ def _settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
         "Preprocessing": info.get("preprocessing", {}),
         "Run": {
             **{k: v for k, v in asked.items() if k not in ("recipe", "flags")},
+            **{f"imported {key}": value for key, value in info.get("imported", {}).items()},
             "licence of the start weights": info.get("licence_of_start"),
             "hash of the data": info.get("data_hash"),
         },

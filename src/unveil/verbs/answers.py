@@ -72,6 +72,7 @@ def evaluate(
         raise UserError(f"--by {by}: unknown. Use {', '.join(EVALUATORS)}.")
     if by == "accuracy":
         classifier_key(run.objective)
+        run.trained_classes()
     elif not views:
         settings = replace(settings, clips=1, crops=1)
     suffixes = settings.signal.suffixes
