@@ -171,3 +171,8 @@ def name_of(recipe: str | Callable[..., Recipe]) -> str:
         stem = module.removeprefix("unveil.recipes.")
         return stem if stem == recipe.__name__ else f"{stem}:{recipe.__name__}"
     return f"{inspect.getfile(recipe)}:{recipe.__name__}"
+
+
+def learns_from_labels(function: Callable[..., Any]) -> bool:
+    """A recipe that learns from labels has a number of classes; nothing else tells the two kinds apart."""
+    return "num_classes" in inspect.signature(function).parameters

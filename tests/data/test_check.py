@@ -18,7 +18,7 @@ from media import numbered_frames, write_video
 from PIL import Image as Picture
 
 from unveil import cli, verbs
-from unveil.data import Manifest, check, manifest_file
+from unveil.data import Manifest, check, manifest_file, order
 from unveil.data.progress import FileProgress
 from unveil.errors import UserError
 
@@ -68,6 +68,7 @@ def test_what_is_measured(folder):
     assert checked.bad == []
     row = Manifest.load(folder / "manifest.parquet").table.to_pylist()[0]
     content = row.pop("hash")
+    assert row.pop("name_digest") == order.digests(["a/0.mp4"], 0)[0]
     assert row == {
         "path": "a/0.mp4", "label": "a", "start": None, "end": None, "split": "", "group": "",
         "duration": 1.0, "fps": 8.0, "width": 64, "height": 48, "frames": 8, "has_audio": False,
@@ -286,5 +287,5 @@ def test_lines_without_a_terminal(capsys, monkeypatch):
 def test_what_is_written_is_a_sound_parquet(folder):
     quietly(folder)
     table = pq.read_table(folder / "manifest.parquet")
-    assert table.schema.names == [*manifest_file.SCHEMA.names, *manifest_file.MEASURED.names]
+    assert table.schema.names == [*manifest_file.SCHEMA.names, *manifest_file.MEASURED.names, "name_digest"]
     assert np.all([isinstance(size, int) for size in table["size"].to_pylist()])

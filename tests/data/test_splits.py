@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unveil.data import Manifest, Row, split
+from unveil.data import Manifest, Row, order, split
 from unveil.errors import UserError
 
 
@@ -116,3 +118,54 @@ def test_large_groups_still_validate_each_class():
     train, val = split(manifest, 0.05)
     assert val.classes == train.classes == ["a", "b"]
     assert Counter(val.column("label")) == {"a": 10, "b": 10}
+
+
+PLAIN = [Row(f"/d/{'ab'[i % 2]}/{i:02d}.mp4", "ab"[i % 2]) for i in range(40)]
+GROUPED = [row._replace(group=f"g{i // 4}" if i < 20 else "") for i, row in enumerate(PLAIN)]
+COPIES = [None if i % 5 == 4 else f"{i % 13:032x}" for i in range(40)]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "content", "seed", "drawn"),
+    [
+        (PLAIN, None, 0, [1, 4, 18, 22, 26, 33, 37, 39]),
+        (PLAIN, None, 5, [1, 2, 4, 8, 10, 25, 35, 39]),
+        (GROUPED, None, 0, [8, 9, 10, 11, 22, 26, 33, 39]),
+        (GROUPED, None, 5, [4, 5, 6, 7, 25, 32, 38, 39]),
+        (PLAIN, COPIES, 0, [1, 4, 5, 14, 18, 22, 27, 31, 35]),
+        (PLAIN, COPIES, 5, [1, 2, 10, 15, 23, 27, 28, 36, 39]),
+        (GROUPED, COPIES, 0, [8, 9, 10, 11, 22, 26, 35, 39]),
+        (GROUPED, COPIES, 5, [4, 5, 6, 7, 25, 32, 38, 39]),
+    ],
+)
+def test_what_is_drawn_never_changes(rows, content, seed, drawn, kept):
+    table = Manifest.of(rows).table
+    if content:
+        table = table.append_column("hash", pa.array(content, pa.string()))
+    if kept:
+        digests = order.digests(Manifest(table).relative_paths(), order.KEPT_SEED)
+        table = table.append_column(order.FIELD, pa.array(digests))
+    assert [int(path[-6:-4]) for path in split(Manifest(table), 0.2, seed)[1].column("path")] == drawn
+
+
+def test_digests_that_were_kept_are_used_only_where_they_are_right():
+    manifest = Manifest.of(PLAIN)
+    right = order.digests(manifest.relative_paths(), 0)
+
+    def found(table: pa.Table, digests: list | np.ndarray, seed: int = 0) -> np.ndarray:
+        kept = Manifest(table.append_column(order.FIELD, pa.array(digests, pa.uint64())))
+        return order.digests_of_rows(kept, seed)
+
+    unlike = right.copy()
+    unlike[1] += 1
+    many = Manifest.of(Row(f"/d/a/{i}.mp4", "a") for i in range(500))
+    own = order.digests(many.relative_paths(), 0)
+    seen = own.copy()
+    seen[3] += 1  # not among those that are looked at: taken as it is, so that the column is seen to be used
+    np.testing.assert_array_equal(found(many.table, seen), seen)
+    np.testing.assert_array_equal(found(many.table, seen, seed=1), order.digests(many.relative_paths(), 1))
+    np.testing.assert_array_equal(found(manifest.table, unlike), right)
+    np.testing.assert_array_equal(found(manifest.table, [None, *right[1:]]), right)
+    below = Manifest.of(row for row in PLAIN if "/a/" in row.path)  # /d/a is what all have in common here
+    np.testing.assert_array_equal(found(below.table, right[::2]), order.digests(below.relative_paths(), 0))

@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from unveil.data import manifest_file
 from unveil.data.listing import list_rows, listed_suffixes
+from unveil.data.order import FIELD
 from unveil.data.row import SCHEMA, Row, label_names
 from unveil.errors import UserError
 
@@ -82,7 +84,7 @@ class Manifest:
                         f"{folder} changed since it was checked ({'; '.join(changes)}): run `unveil data check` again."
                     )
                     (warn or warnings.warn)(text)
-                table = table.filter(_has_suffix(table["path"], wanted))
+                table = _with_suffix(table, wanted)
                 if not len(table):
                     raise UserError(f"{kept}: none of its files ends in {listed_suffixes(wanted)}.")
                 tables.append(table)
@@ -125,8 +127,7 @@ class Manifest:
     @property
     def classes(self) -> list[str]:
         """The names of all labels, sorted."""
-        labels = self._table.column("label").unique().to_pylist()
-        return sorted({name for label in labels for name in label_names(label)})
+        return sorted({name for names in self._names_of_labels for name in names})
 
     @property
     def splits(self) -> list[str]:
@@ -136,7 +137,11 @@ class Manifest:
     @property
     def multi_label(self) -> bool:
         """Whether any row has several labels."""
-        return any(len(label_names(label)) > 1 for label in self._table.column("label").unique().to_pylist())
+        return any(len(names) > 1 for names in self._names_of_labels)
+
+    @cached_property
+    def _names_of_labels(self) -> list[list[str]]:
+        return [label_names(label) for label in self._table.column("label").unique().to_pylist()]
 
     @property
     def hash(self) -> str:
@@ -160,21 +165,34 @@ class Manifest:
         """Whether these are the data that had the hash `recorded`, as far as both were measured."""
         return all(now == then for now, then in zip(self.hash.split("-"), recorded.split("-"), strict=False))
 
-    def relative_paths(self) -> list[str]:
-        """The paths below the folder that all have in common, with forward slashes: the same wherever the data lie."""
-        return self.relative_path_column().to_pylist()
+    def relative_paths(self, rows: np.ndarray | None = None) -> list[str]:
+        """The paths below the folder that all have in common, with forward slashes: the same wherever the data lie.
+
+        Args:
+            rows: of these only, numbers [n].
+        """
+        if rows is None:
+            return self.relative_path_column().to_pylist()
+        return self._relative(self._table.column("path").take(pa.array(rows))).to_pylist()
 
     def relative_path_column(self) -> pa.ChunkedArray:
         """`relative_paths` as pyarrow has them."""
-        paths = self._table.column("path")
+        return self._relative_paths
+
+    @cached_property
+    def _relative_paths(self) -> pa.ChunkedArray:
+        return self._relative(self._table.column("path"))
+
+    def _relative(self, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+        relative = pc.utf8_slice_codeunits(paths, self._length_of_root)
+        return relative if os.sep == "/" else pc.replace_substring(relative, os.sep, "/")
+
+    @cached_property
+    def _length_of_root(self) -> int:
         # What the first and the last in alphabetical order begin with, all between begin with.
-        ends = pc.min_max(paths).as_py()
+        ends = pc.min_max(self._table.column("path")).as_py()
         root = os.path.commonpath([os.path.dirname(end or "") for end in ends.values()])
-        cut = len(root) + (bool(root) and not root.endswith(os.sep))
-        relative = pc.utf8_slice_codeunits(paths, cut)
-        if os.sep != "/":
-            relative = pc.replace_substring(relative, os.sep, "/")
-        return relative
+        return len(root) + (bool(root) and not root.endswith(os.sep))
 
     def bad_files(self) -> list[tuple[str, str]]:
         """The files that were found unreadable when they were checked, each once: (path, what the decoder said)."""
@@ -186,12 +204,14 @@ class Manifest:
 
     def readable(self) -> Manifest:
         """The rows whose file was not found unreadable."""
-        if "error" not in self._table.column_names:
+        if "error" not in self._table.column_names or self._table["error"].null_count == len(self):
             return self
         return Manifest(self._table.filter(pc.field("error").is_null()))
 
     def labelled(self) -> Manifest:
         """The rows that have a label."""
+        if pc.all(pc.not_equal(self._table["label"], "")).as_py():
+            return self
         return Manifest(self._table.filter(pc.field("label") != ""))
 
     # ---- choosing and keeping
@@ -214,7 +234,10 @@ class Manifest:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write as parquet."""
-        pq.write_table(self._table, os.fspath(path))
+        # The digests are those of names in the whole list. Dictionaries only where texts come again and again: half the time.
+        kept = [name for name in self._table.column_names if name != FIELD.name]
+        again: Any = ["label", "split", "group"]  # declared as a truth value
+        pq.write_table(self._table.select(kept), os.fspath(path), use_dictionary=again, write_statistics=False)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Manifest:
@@ -249,9 +272,14 @@ def suffixes_in(file: str) -> dict[str, int]:
     return {entry["values"] or "": entry["counts"] for entry in counts.to_pylist()}
 
 
-def _has_suffix(paths: pa.ChunkedArray, suffixes: Collection[str]) -> pa.ChunkedArray:
+def _with_suffix(table: pa.Table, suffixes: Collection[str]) -> pa.Table:
+    """The rows whose path ends in one of the suffixes."""
+    paths = table["path"]
+    written = os.path.splitext(paths[0].as_py())[1] if len(paths) else ""
+    if written.lower() in suffixes and pc.all(pc.ends_with(paths, written)).as_py():  # a twentieth of what follows
+        return table
     pattern = "(" + "|".join(re.escape(suffix) for suffix in sorted(suffixes)) + ")$"
-    return pc.match_substring_regex(paths, pattern, ignore_case=True)
+    return table.filter(pc.match_substring_regex(paths, pattern, ignore_case=True))
 
 
 def _update(digest: hashlib._Hash, column: pa.ChunkedArray) -> None:

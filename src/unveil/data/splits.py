@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from unveil.data.manifest import Manifest, label_names
+from unveil.data.order import digests, digests_of_rows
 from unveil.errors import UserError
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
@@ -50,12 +50,11 @@ def split(manifest: Manifest, val_fraction: float, seed: int = 0) -> tuple[Manif
 
 def _draw(manifest: Manifest, fraction: float, seed: int) -> np.ndarray:
     """A mask of the validation rows [rows]."""
-    names = group_names(manifest)
-    groups = pc.dictionary_encode(names).combine_chunks()
-    group = np.asarray(groups.indices)  # of each row
-    if len(groups.dictionary) < 2:
+    # Of each group its digest, and of each row its group: groups are numbered in the order in which they are drawn.
+    found, group = np.unique(_group_digests(manifest, seed), return_inverse=True)
+    if len(found) < 2:
         raise UserError(
-            f"{len(groups.dictionary)} file (or group) cannot be divided into training and validation: give more files, "
+            f"{len(found)} file (or group) cannot be divided into training and validation: give more files, "
             "or validation data of their own (train/ and val/ folders, or the split column of labels.csv)."
         )
     labels = pc.dictionary_encode(manifest.table["label"]).combine_chunks()
@@ -64,30 +63,48 @@ def _draw(manifest: Manifest, fraction: float, seed: int) -> np.ndarray:
     classes = sorted({name for several in names_of for name in several})
     of_label = np.array([classes.index(several[0]) for several in names_of])
     row_class = of_label[np.asarray(labels.indices)]
-    group_class = np.zeros(len(groups.dictionary), np.int64)
+    group_class = np.zeros(len(found), np.int64)
     group_class[group] = row_class
-    order = _ordered(groups.dictionary.to_pylist(), seed)
     if all(len(several) == 1 for several in names_of) and (group_class[group] == row_class).all():
-        drawn = _draw_each(classes, row_class, group, group_class, order, fraction)
+        drawn = _draw_each(classes, row_class, group, group_class, fraction)
     else:
         row_names = [names_of[number] for number in np.asarray(labels.indices)]
-        drawn = _draw_tied(row_names, group, order, fraction, manifest.multi_label)
+        drawn = _draw_tied(row_names, group, fraction, manifest.multi_label)
     return drawn[group]
 
 
-def group_names(manifest: Manifest) -> pa.ChunkedArray:
-    """The group of each row: the one it names, otherwise the files of its own content, otherwise its own file."""
-    own = manifest.table["group"]
-    names = pc.if_else(
-        pc.equal(own, ""), manifest.relative_path_column(), pc.binary_join_element_wise("group", own, " ")
-    )
-    content = manifest.table["hash"] if "hash" in manifest.table.column_names else None
-    if content is not None and pc.count_distinct(content).as_py() < len(content) - content.null_count:
-        known = pa.table({"hash": content, "name": names}).filter(pc.field("hash").is_valid())
-        first = known.group_by("hash").aggregate([("name", "min")])
-        copies = first["name_min"].take(pc.index_in(content, first["hash"]))
-        names = pc.if_else(pc.and_(pc.equal(own, ""), pc.is_valid(copies)), copies, names)
-    return names
+def _group_digests(manifest: Manifest, seed: int) -> np.ndarray:
+    """The digest of each row's group, uint64 [rows]: the one it names, otherwise the files of its own content, otherwise its
+    own file."""
+    table = manifest.table
+    digest = digests_of_rows(manifest, seed)
+    own = pc.dictionary_encode(table["group"]).combine_chunks()
+    names = own.dictionary.to_pylist()
+    own = np.asarray(own.indices)
+    lone = np.asarray([not name for name in names], bool)[own]
+    if not lone.all():
+        digest = np.where(lone, digest, digests([_named(name) for name in names], seed)[own])
+    copied = _copied(table["hash"]) if "hash" in table.column_names else np.zeros(len(table), bool)
+    if copied.any():
+        rows = pa.table({"hash": table["hash"], "group": table["group"], "name": manifest.relative_path_column()})
+        rows = rows.filter(pa.array(copied))
+        named = pc.binary_join_element_wise("group", rows["group"], " ")  # as `_named`; the last one stands between
+        rows = rows.set_column(2, "name", pc.if_else(pc.equal(rows["group"], ""), rows["name"], named))
+        first = rows.group_by("hash").aggregate([("name", "min")])
+        of_content = digests(first["name_min"].to_pylist(), seed)[np.asarray(pc.index_in(rows["hash"], first["hash"]))]
+        digest = digest.copy()
+        digest[copied] = np.where(lone[copied], of_content, digest[copied])
+    return digest
+
+
+def _named(group: str) -> str:
+    return f"group {group}"
+
+
+def _copied(content: pa.ChunkedArray) -> np.ndarray:
+    """Which rows have the content of others, too [rows]."""
+    numbers = np.asarray(pc.dictionary_encode(content).combine_chunks().indices.fill_null(-1))
+    return (np.bincount(numbers + 1, minlength=1)[numbers + 1] > 1) & (numbers >= 0)
 
 
 def _draw_each(
@@ -95,7 +112,6 @@ def _draw_each(
     row_class: np.ndarray,
     group: np.ndarray,
     group_class: np.ndarray,
-    order: np.ndarray,
     fraction: float,
 ) -> np.ndarray:
     """A mask of the groups drawn, where each holds one class only: the classes do not disturb each other."""
@@ -104,7 +120,7 @@ def _draw_each(
     groups = np.bincount(group_class, minlength=len(classes))
     _refuse_lonely([name for name, count in zip(classes, groups.tolist(), strict=True) if count < 2])
     drawn = np.zeros(len(group_class), bool)
-    by_class = order[np.argsort(group_class[order], kind="stable")]
+    by_class = np.argsort(group_class, kind="stable")
     for members, count in zip(np.split(by_class, groups.cumsum()[:-1]), rows.tolist(), strict=True):
         want, have, left = max(1.0, fraction * count), 0, len(members)
         for member, own in zip(members.tolist(), size[members].tolist(), strict=True):
@@ -118,9 +134,7 @@ def _draw_each(
     return drawn
 
 
-def _draw_tied(
-    row_names: list[list[str]], group: np.ndarray, order: np.ndarray, fraction: float, multi_label: bool
-) -> np.ndarray:
+def _draw_tied(row_names: list[list[str]], group: np.ndarray, fraction: float, multi_label: bool) -> np.ndarray:
     """A mask of the groups drawn, where one group may hold several classes."""
     holds: dict[int, Counter[str]] = defaultdict(Counter)
     size: Counter[int] = Counter()
@@ -147,14 +161,14 @@ def _draw_tied(
     def spare(number: int) -> bool:
         return all(groups_left[c] > 1 for c in holds[number])
 
-    for number in order.tolist():
+    for number in range(len(drawn)):
         gain = sum(abs(want[c] - have[c]) - abs(want[c] - have[c] - n) for c, n in holds[number].items())
         if gain > 1e-9 and spare(number):
             take(number)
     # Large groups may overshoot any share, and still each class should be seen: the smallest that can be spared.
     for c in sorted(total, key=lambda c: (groups_with[c], c)):
         if not have[c] and groups_with[c] > 1:
-            candidates = [i for i in order.tolist() if c in holds[i] and not drawn[i] and spare(i)]
+            candidates = [i for i in range(len(drawn)) if c in holds[i] and not drawn[i] and spare(i)]
             if candidates:
                 take(min(candidates, key=size.__getitem__))
     if not drawn.any():
@@ -172,11 +186,3 @@ def _refuse_lonely(classes: list[str]) -> None:
             f"{f', as have {len(classes) - 1} others' if classes[1:] else ''}: each class needs at least two, one to train "
             "on and one to validate. Add files, or leave the class out."
         )
-
-
-def _ordered(names: list[str], seed: int) -> np.ndarray:
-    """The names' numbers, ordered by a digest of each: adding files hardly changes where the others go."""
-    prefix = f"{seed}\0".encode()
-    digests = b"".join(hashlib.blake2b(prefix + name.encode(), digest_size=16).digest() for name in names)
-    high, low = np.frombuffer(digests, ">u8").reshape(-1, 2).T
-    return np.lexsort((low, high))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unveil.errors import UserError
-from unveil.job import Paths, paths_of, say
+from unveil.job import Paths, paths_of
+from unveil.screen import say
 
 if TYPE_CHECKING:
     from unveil.data import Manifest

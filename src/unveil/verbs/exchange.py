@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unveil.job import say
+from unveil.screen import say
 
 if TYPE_CHECKING:
     from unveil.run import Run

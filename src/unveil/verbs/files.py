@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unveil.errors import UserError
-from unveil.job import say
+from unveil.screen import say
 
 if TYPE_CHECKING:
     from unveil.data.checked import Checked

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unveil.errors import UserError
-from unveil.job import Paths, carry_out, finetuning_of, learns_from_labels, supervised_of
+from unveil.flags import learns_from_labels
+from unveil.job import Paths, carry_out, finetuning_of, supervised_of
 
 if TYPE_CHECKING:
     from unveil.recipe import Recipe
