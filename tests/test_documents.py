@@ -1,0 +1,151 @@
+"""What README.md and docs/ show is run; what cannot be run here has at least flags that exist."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import documents
+from unveil import catalogue, cli, recipes, verbs
+from unveil.errors import UserError
+
+sys.path.insert(0, str(Path(__file__).parent / "golden"))
+from reference import read, state_of
+
+PIECES = [piece for page in documents.pages() for piece in documents.pieces(page)]
+README = documents.ROOT / "README.md"
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the names that the pages use are there: clips/, labelled/, runs/a, runs/b, index/, clip.mp4 …"""
+    root = tmp_path_factory.mktemp("pages")
+    verbs.builtin("moving-digits", out=root / "made", unlabelled=6, labelled=16, test=8)
+    made = root / "made"
+    for name, source in {
+        **dict.fromkeys(("clips", "films", "more", "folder", "a", "b"), "unlabelled"),
+        **dict.fromkeys(("labelled", "train"), "labelled"),
+        "test": "test",
+    }.items():
+        shutil.copytree(made / source, root / name)
+    clip = min((made / "test").rglob("*.mp4"))
+    for name in ("clip.mp4", "long.mkv", "query.mp4"):
+        shutil.copy(clip, root / name)
+    (root / "photos").mkdir()
+    write_pictures(root / "photos")
+    for name, (reference, classes) in documents.CHECKPOINTS.items():
+        state = state_of(read(reference))
+        if classes:
+            for tensor in ("head.weight", "head.bias"):
+                state[tensor] = torch.zeros(classes, *state[tensor].shape[1:])
+        torch.save({"model": state}, root / name)
+    write_own_recipe(root)
+    tiny = {**documents.TINY, "device": "cpu", "quiet": True}
+    run = verbs.pretrain("videomae", data=root / "clips", out=root / "runs" / "a", **tiny)
+    verbs.finetune(run.path, data=root / "labelled", out=root / "runs" / "b", **tiny)
+    verbs.embed(run.path, data=root / "clips", out=root / "index", device="cpu", quiet=True)
+    lost = {**tiny, "optimizer.lr": 1e30, "max_steps": 6, "schedule.warmup": 0}
+    with pytest.raises(UserError, match="the loss is nan"):
+        verbs.pretrain("videomae", data=root / "clips", out=root / "lost", **lost)
+    return root
+
+
+def write_pictures(folder: Path) -> None:
+    from PIL import Image
+
+    for number in range(4):
+        Image.effect_mandelbrot((48, 40), (-2, -1.5, 1, 1.5), 10 + number).convert("RGB").save(folder / f"{number}.png")
+
+
+def write_own_recipe(folder: Path) -> None:
+    """my.py, which several pages use, as the page shows it that defines it."""
+    (block,) = [piece for piece in PIECES if piece.text.startswith("# my.py\n")]
+    (folder / "my.py").write_text(block.text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=str)
+def test_runs(piece: documents.Piece, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    shutil.copytree(prepared, here)
+    if piece.text.startswith("unveil doctor runs/a"):
+        shutil.rmtree(here / "runs" / "a")
+        (here / "lost").rename(here / "runs" / "a")
+    monkeypatch.chdir(here)
+    path, modules = list(sys.path), set(sys.modules)
+    try:
+        documents.run(piece)
+    finally:
+        sys.path[:] = path
+        for name in set(sys.modules) - modules:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(str(here)):
+                del sys.modules[name]
+
+
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_the_commands_of_a_recipe_s_docstring(recipe: str, prepared: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line in catalogue.entry(recipe).commands:
+        words = line.split("#")[0].split()[1:]
+        if words[0] == "finetune":  # the run that the command before it makes
+            shutil.copytree(prepared / "runs" / "a", tmp_path / words[1])
+        assert documents.parse(words)
+
+
+class TestTheRunner:
+    """What is wrong on a page is an error, and names its line."""
+
+    @staticmethod
+    def run(text: str) -> None:
+        for piece in documents.pieces(README, text):
+            documents.run(piece)
+
+    @pytest.mark.parametrize(
+        ("text", "match"),
+        [
+            ("    unveil pretrain videomae --data clips/ --out runs/a --device cuda --sise S", "--sise is not a flag"),
+            ("    unveil evaluat runs/a --data test/", "no such verb"),
+            ("    torchrun --nproc-per-node 2 unveil train vit --data a/ --out b --ratio 0.5", "--ratio is not a flag"),
+            ("    unveil recipes videomea", "There is no recipe"),
+        ],
+    )
+    def test_a_mistyped_flag_verb_or_recipe(self, text, match):
+        with pytest.raises(UserError, match=match):
+            self.run(text)
+
+    @pytest.mark.parametrize(
+        ("text", "match"),
+        [
+            ("    make dmeo", "no dmeo"),
+            ("    python examples/demo.py --output demo", "no flag --output"),
+            ('```json\n{"a": }\n```', "Expecting value"),
+            ("```python\nimport unveil\n\nunveil.pertrain('mae')\n```", "pertrain"),
+        ],
+    )
+    def test_other_mistakes(self, text, match):
+        with pytest.raises((AssertionError, AttributeError, ValueError), match=match):
+            self.run(text)
+
+    def test_an_unknown_language_or_command_is_not_passed_over(self):
+        with pytest.raises(ValueError, match=r"README\.md:4: a block in 'ruby'"):
+            list(documents.pieces(README, "# Title\n\n```ruby\nputs 1\n```\n"))
+        with pytest.raises(ValueError, match=r"README\.md:2: 'unviel recipes'"):
+            list(documents.pieces(README, "    unveil recipes\n    unviel recipes\n"))
+
+    def test_lines_and_continued_lines(self):
+        text = "A page.\n\n```sh\n# what there is\nunveil recipes \\\n    videomae\n```\n\n    a/b.mp4\n"
+        (piece,) = documents.pieces(README, text)
+        assert (piece.line, piece.text) == (5, "unveil recipes videomae")
+
+    def test_a_traceback_names_the_page_s_line(self):
+        with pytest.raises(ZeroDivisionError) as caught:
+            self.run("one\n\n```python\na = 1\n1 / 0\n```\n")
+        assert (Path(caught.traceback[-1].path).name, caught.traceback[-1].lineno + 1) == ("README.md", 5)
+
+
+def test_every_verb_is_shown_on_some_page():
+    shown = " ".join(piece.text for piece in PIECES if piece.kind == "command")
+    for line in cli.SUMMARY.splitlines():
+        if line.startswith("  ") and (verb := line.split()[0]) != "data":
+            assert f"unveil {verb}" in shown, f"no page shows unveil {verb}"
