@@ -24,7 +24,8 @@ from unveil.data import (
     evaluation_batches,
     training_batches,
 )
-from unveil.data.loader import collate, num_workers
+from unveil.data.loader import collate
+from unveil.data.workers import num_workers
 from unveil.errors import UserError
 from unveil.recipe import Data, Loader
 

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
-from unveil.data.loader import reporting_workers
 from unveil.data.row import label_names
+from unveil.data.workers import reporting_workers
 from unveil.errors import UserError
 from unveil.flags import build
 from unveil.layers import seed_dropout
