@@ -62,14 +62,15 @@ class TransformerDecoder(nn.Module):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
 
-    def forward(self, tokens: Tokens, coords: Tensor) -> Tensor:
+    def forward(self, tokens: Tokens, coords: Tensor, visible_too: bool = False) -> Tensor:
         """
         Args:
             tokens: the encoder's, x [B, Nv, in_width].
             coords: places to predict [B, Nq, K], on the same grid.
+            visible_too: also read off the visible tokens, of which no loss asks anything; the published decoders do.
 
         Returns:
-            predictions [B, Nq, out_width].
+            predictions [B, Nq, out_width]; [B, Nv + Nq, out_width], those of the visible tokens first, when asked for.
         """
         visible = self.embed(tokens.x) + self.positions(tokens.coords, tokens.grid)
         queries = self.mask_token + self.positions(coords, tokens.grid)
@@ -85,4 +86,5 @@ class TransformerDecoder(nn.Module):
             torch.cat([visible, queries], dim=1), torch.cat([tokens.coords, coords], dim=1), tokens.grid, prefix, valid
         )
         sequence = run_blocks(self.blocks, joined.sequence(), joined.attention_mask(), recompute=self.checkpointing)
-        return self.head(self.norm(sequence[:, -coords.shape[1] :]))
+        places = coords.shape[1] + (visible.shape[1] if visible_too else 0)
+        return self.head(self.norm(sequence[:, -places:]))

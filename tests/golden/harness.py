@@ -1,0 +1,285 @@
+"""Compare a recipe with a golden file, of whatever system: by the system's name map and a few facts in `<system>.yaml`.
+
+The reference's tensors are made again as leaves of the graph and go through `unveil.weights.convert` into our objective, so that
+gradients come out with respect to the reference's own parameters. Then each number of the file is one *quantity* of ours.
+
+`<system>.yaml`:
+
+    hints:       flags of the network that shapes do not tell; {constructor: KEY} takes the reference's own
+    mask:        {rule: a name of MASKS, and its arguments}, where the reference masks
+    labels:      of the two samples, where its loss takes some
+    quantities:  output of the reference → quantity of ours with its arguments, one word each; an output that is not here goes
+                 by its own name
+    left_out:    output → why it is not compared
+    variants:    variant → hints of its own
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+import yaml
+from reference import HERE, Deviation, Golden, deviation, inputs_of, read, state_of
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from unveil import recipes, weights
+from unveil.decoders import TransformerDecoder
+from unveil.flags import assemble, expand
+from unveil.masking import Mask
+from unveil.objectives import MaskedAutoencoder, Objective, Supervised
+from unveil.tokens import coordinates, unravel
+
+
+class Compared(NamedTuple):
+    """One number or tensor of the reference, and how far ours is from it."""
+
+    output: str
+    quantity: str
+    deviation: Deviation
+
+
+def facts_of(golden: Golden) -> dict[str, Any]:
+    """What `<system>.yaml` says of this file."""
+    facts = yaml.safe_load((HERE / f"{golden['system']}.yaml").read_text())
+    own = facts.get("variants", {}).get(golden["variant"], {})
+    if strange := own.keys() - {"hints"} | facts.keys() - {
+        "hints",
+        "mask",
+        "labels",
+        "quantities",
+        "left_out",
+        "variants",
+    }:
+        raise NotImplementedError(f"{golden['system']}.yaml: what is {', '.join(sorted(strange))}?")
+    return facts | {"hints": facts.get("hints", {}) | own.get("hints", {})}
+
+
+def value_of(golden: Golden, value: Any) -> Any:
+    """A fact as it stands, or, where it says so, the reference's own."""
+    return golden["constructor"].get(value["constructor"]) if isinstance(value, dict) else value
+
+
+# Masks: what the reference made of its noise. Visible places in the order in which it keeps them, masked ones ascending.
+
+
+def smallest_visible(noise: Tensor, grid: tuple[int, ...], ratio: float) -> Mask:
+    """The places with the smallest noise stay, in that order (MAE, MAE-ST)."""
+    order = noise.argsort(dim=1)
+    keep = int(noise.shape[1] * (1 - ratio))
+    return Mask(order[:, :keep], order[:, keep:].sort().values)
+
+
+def tubes(noise: Tensor, grid: tuple[int, ...], ratio: float) -> Mask:
+    """The same places at all times, those with the smallest noise visible, in the grid's order (VideoMAE)."""
+    places = noise.shape[1]
+    keep = places - int(ratio * places)
+    step = torch.arange(grid[0])[:, None] * places
+    parts = noise.argsort(dim=1).tensor_split([keep], dim=1)
+    return Mask(*((part.sort().values[:, None] + step).flatten(1) for part in parts))
+
+
+MASKS: dict[str, Callable[..., Mask]] = {"smallest_visible": smallest_visible, "tubes": tubes}
+
+
+@dataclass
+class Pass:
+    """One pass of ours over the reference's input."""
+
+    objective: Any
+    batch: dict[str, Tensor]
+    mask: Mask | None
+    labels: Tensor | None
+
+    @property
+    def x(self) -> Tensor:
+        return self.batch[self.objective.key]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        return self.objective.encoder.mask_grid(self.x)
+
+    def tokens(self, layer: int | None = None) -> Any:
+        return self.objective.encoder(self.x, self.mask, layer=layer)
+
+
+QUANTITIES: dict[str, Callable[..., Tensor]] = {}
+
+
+def quantity(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    QUANTITIES[function.__name__] = function
+    return function
+
+
+@quantity
+def loss(run: Pass) -> Tensor:
+    """Of the objective; of labels the plain cross-entropy, since smoothing belongs to a training, not to a network."""
+    if isinstance(run.objective, Supervised):
+        assert run.labels is not None, "the yaml file gives no labels"
+        return functional.cross_entropy(run.objective.logits(run.batch), run.labels)
+    return run.objective(run.batch, mask=run.mask)["loss"]
+
+
+@quantity
+def tokens(run: Pass, layer: str | None = None) -> Tensor:
+    """What the encoder gives, class token in front."""
+    return run.tokens(None if layer is None else int(layer)).sequence()
+
+
+@quantity
+def patches(run: Pass) -> Tensor:
+    """What the encoder gives, without class token."""
+    return run.tokens().x
+
+
+@quantity
+def embedded(run: Pass) -> Tensor:
+    """Patches after their embedding, before positions."""
+    return run.objective.encoder.embed(run.objective.encoder.patchify(run.x).x)
+
+
+@quantity
+def predictions(run: Pass) -> Tensor:
+    """At all places of the grid, in its order."""
+    assert run.mask is not None
+    assert isinstance(run.objective.decoder, TransformerDecoder)
+    seen = run.tokens()
+    found = run.objective.decoder(seen, unravel(run.mask.masked, seen.grid), visible_too=True)
+    where = torch.cat(run.mask, dim=1)[..., None].expand_as(found)
+    return torch.empty_like(found).scatter(1, where, found)
+
+
+@quantity
+def masked_predictions(run: Pass) -> Tensor:
+    """At the masked places alone."""
+    return run.objective.predict(run.batch, run.mask)[0]
+
+
+@quantity
+def mask(run: Pass) -> Tensor:
+    """1 where the signal is masked."""
+    assert run.mask is not None
+    total = torch.Size(run.grid).numel()
+    return torch.zeros(len(run.mask.masked), total).scatter(1, run.mask.masked, 1.0)
+
+
+@quantity
+def target_patches(run: Pass) -> Tensor:
+    """All patches of what is to be predicted, before they are normalised."""
+    target = run.objective.target
+    return target.patchify(target.signal(run.batch, run.grid)).x
+
+
+@quantity
+def positions(run: Pass, part: str, kind: str = "") -> Tensor:
+    """Of `part` (encoder, decoder) at all places; "class" puts the class token's row of zeros in front."""
+    table = getattr(run.objective, part).positions(coordinates(run.grid)[None], run.grid)
+    return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1) if kind == "class" else table
+
+
+@quantity
+def logits(run: Pass) -> Tensor:
+    return run.objective.logits(run.batch)
+
+
+@quantity
+def features(run: Pass) -> Tensor:
+    """What the encoder hands to the head."""
+    return run.objective.encoder.pool(run.tokens())
+
+
+class _Probe(nn.Module):
+    """Computes quantities of an objective in one call, so that its parameters can be exchanged for that call."""
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, wanted: dict[str, str], **run: Any) -> dict[str, Tensor]:
+        passed = Pass(self.objective, **run)
+        found = {}
+        for output, said in wanted.items():
+            name, *arguments = said.split()
+            if name not in QUANTITIES:
+                raise NotImplementedError(f"nothing of ours is registered for the output {output!r} ({said})")
+            found[output] = QUANTITIES[name](passed, *arguments)
+        return found
+
+
+def build(golden: Golden, state: dict[str, Tensor]) -> tuple[Objective, dict[str, Tensor]]:
+    """Our network for a golden file, and its tensors as functions of the reference's.
+
+    Raises:
+        AssertionError: a parameter of ours has no counterpart, or one of the reference's none here.
+    """
+    hints = {key: value_of(golden, value) for key, value in facts_of(golden)["hints"].items()}
+    hints = {key: value for key, value in hints.items() if not (value is None and key.endswith("num_heads"))}
+    converted = weights.convert(golden["system"], state, **hints)
+    assert not converted.unused, f"left over: {converted.unused}"
+    function = recipes.find(converted.recipe)
+    flags = {key: value for key, value in hints.items() if not key.endswith("num_heads")}
+    objective = cast(Any, assemble(function, expand(function, None, {**converted.flags, **flags})).objective)
+    own = dict(objective.named_parameters()) | dict(objective.named_buffers())
+    strange = {name for name in converted.state if name not in own or own[name].shape != converted.state[name].shape}
+    assert not strange, f"of no use here: {strange}"
+    missing = {name for name, _ in objective.named_parameters()} - converted.state.keys()
+    assert not missing, f"not of the reference: {missing}"
+    return objective, converted.state
+
+
+def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Compared]:
+    """Every output, fixed table and gradient of a golden file against ours.
+
+    Args:
+        name: of the file.
+        weights_salt, inputs_salt: compute ours from other weights or inputs: then it has to differ.
+    """
+    golden = read(name)
+    facts, noise = facts_of(golden), golden["float32_vs_float64"]
+    state = state_of(golden, weights_salt)
+    for tensor in state.values():
+        tensor.requires_grad_(tensor.is_floating_point())
+    objective, ours = build(golden, state)
+    objective.train(golden["mode"] != "eval")
+    inputs = inputs_of(golden, inputs_salt)
+    key = next(iter(objective.towers))
+
+    mask = None
+    if isinstance(objective, MaskedAutoencoder):
+        how = {fact: value_of(golden, value) for fact, value in facts["mask"].items()}
+        grid = objective.encoder.mask_grid(inputs[key])
+        mask = MASKS[how.pop("rule")](inputs["noise"], grid, **how)
+    labels = torch.tensor(facts["labels"]) if "labels" in facts else None
+
+    expected = {output: (theirs, noise.get(output, 0.0)) for output, theirs in golden["outputs"].items()}
+    expected |= {table: (theirs, 0.0) for table, theirs in golden.get("kept_summaries", {}).items()}
+    expected = {output: value for output, value in expected.items() if output not in facts.get("left_out", {})}
+    wanted = {output: facts.get("quantities", {}).get(output, output) for output in expected}
+    whole = {f"objective.{part}": tensor for part, tensor in ours.items()}
+    run = {"batch": {key: inputs[key]}, "mask": mask, "labels": labels}
+    found = functional_call(_Probe(objective), whole, (wanted,), run)
+
+    scalar = _scalar(golden["gradient"].get("loss", "loss"), found)
+    gradients = {golden["gradient"]["name"]: golden["gradient"]} | golden.get("more_gradients", {})
+    slopes = torch.autograd.grad(scalar, [state[parameter] for parameter in gradients])
+    rows = [
+        Compared(output, wanted[output], deviation(found[output], theirs, rounding))
+        for output, (theirs, rounding) in expected.items()
+    ]
+    for (parameter, theirs), slope in zip(gradients.items(), slopes, strict=True):
+        rounding = noise.get(f"gradient:{parameter}", noise.get("gradient", 0.0))
+        rows.append(Compared(f"gradient of {parameter}", "gradient", deviation(slope, theirs, rounding)))
+    return rows
+
+
+def _scalar(formula: str, found: dict[str, Tensor]) -> Tensor:
+    """What the reference differentiated: an output, or `OUTPUT.square().mean()`."""
+    match = re.fullmatch(r"(\w+)(\.square\(\)\.mean\(\))?", formula)
+    if match is None:
+        raise NotImplementedError(f"the harness does not know the loss {formula!r}")
+    return found[match[1]].square().mean() if match[2] else found[match[1]]
