@@ -77,39 +77,6 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
-def parameters(module: nn.Module) -> int:
-    """Trainable parameters."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def gmacs(recipe: Recipe) -> float:
-    """Multiply–adds (10⁹) of one forward pass of the objective on one sample, masks as in training; attention included.
-
-    Counted on the meta device, so a huge model costs nothing.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from unveil.data import to_input
-
-    objective: Any = recipe.objective
-    data = recipe.data
-    blank = data.signal.blank()
-    for step in data.evaluation:
-        blank = step(blank)
-    batch = {data.signal.key: to_input(blank, data.mean, data.std)[None].to("meta")}
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        if hasattr(objective, "logits"):
-            objective.logits(batch)
-        else:
-            masks = objective.masker(objective.encoder.mask_grid(batch[objective.key]), torch.Generator())
-            objective(
-                {**batch, "seed": torch.zeros(1, dtype=torch.int64)},
-                mask=type(masks)(*(part[None].to("meta") for part in masks)),
-            )
-    return counter.get_total_flops() / 2e9
-
-
 def recipes(argv: Sequence[str]) -> None:
     """Print the systems, or one of them.
 
@@ -143,6 +110,7 @@ def _one(console: Any, words: list[str]) -> None:
     from unveil import recipes as registry
     from unveil.cli import flags_for
     from unveil.flags import assemble, expand, presets, recipe_flags
+    from unveil.sizes import activation_bytes, gmacs, parameters, readable
 
     name, rest = words[0], words[1:]
     function = registry.find(name)
@@ -158,6 +126,10 @@ def _one(console: Any, words: list[str]) -> None:
         f"\n{parameters(recipe.objective) / 1e6:.2f} M parameters ("
         + ", ".join(f"encoder {key} {parameters(tower) / 1e6:.2f} M" for key, tower in _towers(recipe).items())
         + f"), {gmacs(recipe):.2f} GMACs a sample"
+    )
+    console.print(
+        f"{readable(activation_bytes(recipe))} of activations a sample in training, "
+        f"{readable(activation_bytes(recipe, checkpointing=True))} with --checkpointing true"
     )
     console.print(f"data: {recipe.data.signal!r}, {', '.join(map(repr, recipe.data.transform))}", markup=False)
     console.print(f"{recipe.optimizer}\n{recipe.schedule}", markup=False)

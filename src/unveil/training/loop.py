@@ -117,9 +117,11 @@ def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
         if not plan.classes:
             raise UserError("--class-weights: the data have no labels.")
         recipe.objective.weigh(inverse_frequency(manifest, plan.classes))  # type: ignore[operator]
+    parts: list[Any] = [part for part in recipe.objective.modules() if hasattr(part, "checkpointing")]
+    for part in parts:  # decoders, too: they hold more tokens than the encoder
+        part.checkpointing = recipe.checkpointing
     towers: Any = recipe.objective.towers
     for tower in towers.values():
-        tower.checkpointing = recipe.checkpointing
         if recipe.compile:
             for block in tower.blocks:
                 block.compile()
