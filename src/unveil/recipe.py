@@ -60,18 +60,24 @@ class Data:
 
 @dataclass
 class Optimizer:
-    """AdamW. `lr` is the base rate for 256 samples: the rate used is lr × effective batch / 256, and is printed.
+    """AdamW or SGD. `lr` is the base rate for 256 samples: the rate used is lr × effective batch / 256, and is printed.
 
     Args:
+        kind: "adamw" or "sgd".
         lr: base learning rate, per 256 samples.
         betas: AdamW's.
+        momentum: SGD's.
+        nesterov: SGD's kind of momentum.
         weight_decay: not applied to biases, norms, tokens and position tables (tensors of one axis or marked so).
         layer_decay: each layer nearer the input learns at this factor of the one above it; 1 for none.
         fused: PyTorch's fused kernel, where the device has it.
     """
 
+    kind: str = "adamw"
     lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 0.05
     layer_decay: float = 1.0
     fused: bool = True

@@ -36,6 +36,11 @@ from unveil.objectives import MaskedAutoencoder, Objective, Supervised
 from unveil.tokens import coordinates, unravel
 
 
+#: Buffers of batch normalisation, which a pass in training changes; an output `NAME after` is such a buffer's new value.
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+AFTER = " after"
+
+
 class Compared(NamedTuple):
     """One number or tensor of the reference, and how far ours is from it."""
 
@@ -188,6 +193,32 @@ def logits(run: Pass) -> Tensor:
 
 
 @quantity
+def probabilities(run: Pass) -> Tensor:
+    """Of the classes, as one label each."""
+    return run.objective.logits(run.batch).softmax(1)
+
+
+@quantity
+def at(run: Pass, path: str, part: str = "") -> Tensor:
+    """What the module at `path` gives when the objective answers (of several tensors the one numbered `part`)."""
+    found: list[Any] = []
+    module = run.objective.get_submodule(path)
+    hook = module.register_forward_hook(lambda module, given, result: found.append(result))
+    run.objective.logits(run.batch)
+    hook.remove()
+    assert len(found) == 1, f"{path} was called {len(found)} times"
+    result = found[0]
+    return result if isinstance(result, Tensor) else result.sequence() if part == "" else result[int(part)]
+
+
+@quantity
+def after(run: Pass, path: str) -> Tensor:
+    """The buffer at `path` once the objective has answered: running statistics in training."""
+    run.objective.logits(run.batch)
+    return run.objective.get_buffer(path)
+
+
+@quantity
 def features(run: Pass) -> Tensor:
     """What the encoder hands to the head."""
     return run.objective.encoder.pool(run.tokens())
@@ -242,8 +273,8 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     golden = read(name)
     facts, noise = facts_of(golden), golden["float32_vs_float64"]
     state = state_of(golden, weights_salt)
-    for tensor in state.values():
-        tensor.requires_grad_(tensor.is_floating_point())
+    for parameter, tensor in state.items():
+        tensor.requires_grad_(tensor.is_floating_point() and not parameter.endswith(STATISTICS))
     objective, ours = build(golden, state)
     objective.train(golden["mode"] != "eval")
     inputs = inputs_of(golden, inputs_salt)
@@ -260,9 +291,12 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     expected |= {table: (theirs, 0.0) for table, theirs in golden.get("kept_summaries", {}).items()}
     expected = {output: value for output, value in expected.items() if output not in facts.get("left_out", {})}
     wanted = {output: facts.get("quantities", {}).get(output, output) for output in expected}
-    whole = {f"objective.{part}": tensor for part, tensor in ours.items()}
+    wanted |= {output: f"after {_ours(output, state, ours)}" for output in expected if output.endswith(AFTER)}
     run = {"batch": {key: inputs[key]}, "mask": mask, "labels": labels}
-    found = functional_call(_Probe(objective), whole, (wanted,), run)
+    found = {}
+    for output, said in wanted.items():  # one pass each, from the same statistics
+        whole = {f"objective.{part}": t.clone() if part.endswith(STATISTICS) else t for part, t in ours.items()}
+        found |= functional_call(_Probe(objective), whole, ({output: said},), run)
 
     scalar = _scalar(golden["gradient"].get("loss", "loss"), found)
     gradients = {golden["gradient"]["name"]: golden["gradient"]} | golden.get("more_gradients", {})
@@ -275,6 +309,12 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
         rounding = noise.get(f"gradient:{parameter}", noise.get("gradient", 0.0))
         rows.append(Compared(f"gradient of {parameter}", "gradient", deviation(slope, theirs, rounding)))
     return rows
+
+
+def _ours(output: str, state: dict[str, Tensor], ours: dict[str, Tensor]) -> str:
+    """Our name of the buffer that the reference's output `NAME after` is of."""
+    buffer = state[output.removesuffix(AFTER)]
+    return next(name for name, tensor in ours.items() if tensor is buffer)
 
 
 def _scalar(formula: str, found: dict[str, Tensor]) -> Tensor:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import unveil
+from unveil.errors import UserError
 from unveil.recipe import Optimizer
-from unveil.training.optimizer import adamw, decays, groups, set_rate
+from unveil.training.optimizer import decays, groups, make, set_rate
 
 
 @pytest.fixture
@@ -35,6 +36,31 @@ def test_weight_decay_spares_vectors_tokens_and_positions(objective):
 
 
 def test_rates_are_set_by_group(objective):
-    optimizer = adamw(objective, Optimizer(layer_decay=0.5), torch.device("cpu"))
+    optimizer = make(objective, Optimizer(layer_decay=0.5), torch.device("cpu"))
     set_rate(optimizer, 2.0)
     assert {group["lr"] for group in optimizer.param_groups} == {2.0, 1.0, 0.5, 0.25}
+
+
+def test_sgd_is_nesterovs(objective):
+    """Two steps by hand: v ← m v + g + w p; p ← p − r (g + w p + m v) (Sutskever et al. 2013, in PyTorch's form)."""
+    optimizer = make(objective, Optimizer(kind="sgd", momentum=0.5, weight_decay=0.1), torch.device("cpu"))
+    parameter = objective.head.linear.weight
+    p, v = parameter.detach().clone().double(), 0.0
+    for rate in (0.5, 0.25):
+        set_rate(optimizer, rate)
+        for each in objective.parameters():
+            each.grad = torch.full_like(each, 2.0)
+        optimizer.step()
+        slope = 2.0 + 0.1 * p
+        v = 0.5 * v + slope
+        p = p - rate * (slope + 0.5 * v)
+    torch.testing.assert_close(parameter.double(), p, rtol=1e-5, atol=1e-6)
+
+
+def test_without_momentum_there_is_no_nesterov(objective):
+    assert not make(objective, Optimizer(kind="sgd", momentum=0.0), torch.device("cpu")).param_groups[0]["nesterov"]
+
+
+def test_an_unknown_kind_is_named(objective):
+    with pytest.raises(UserError, match=r"--optimizer.kind lion: use adamw or sgd"):
+        make(objective, Optimizer(kind="lion"), torch.device("cpu"))

@@ -28,10 +28,10 @@ from unveil.recipe import Recipe
 from unveil.run import WEIGHTS, choose_device, load
 from unveil.storage import write_json
 from unveil.training import checkpoint, nonfinite, processes
+from unveil.training import optimizer as optimizers
 from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
 from unveil.training.log import Log, make_loggers
 from unveil.training.monitor import Monitor
-from unveil.training.optimizer import adamw, set_rate
 from unveil.training.schedule import learning_rate, plan_steps, rates
 from unveil.training.start import start
 
@@ -172,7 +172,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
     model = fabric.setup_module(objective)
     if average is not None:
         average.module = processes.placed(fabric, average.module)
-    plain = adamw(objective, recipe.optimizer, fabric.device)
+    plain = optimizers.make(objective, recipe.optimizer, fabric.device)
     optimizer: Any = fabric.setup_optimizers(plain)
     done = 0
     if resumed:
@@ -217,7 +217,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
             chunks = next(batches)
             waited = time.perf_counter() - began
             rate = learning_rate(step, total, warmup, peak, minimum)
-            set_rate(optimizer, rate)
+            optimizers.set_rate(optimizer, rate)
             objective.train()
             objective.before_step(step / total)
             seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]

@@ -1,4 +1,4 @@
-"""AdamW over groups of parameters: without weight decay where it does harm, slower near the input where asked."""
+"""AdamW or SGD over groups of parameters: without weight decay where it does harm, slower near the input where asked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unveil.errors import UserError
 from unveil.recipe import Optimizer
 
 
@@ -38,11 +39,21 @@ def groups(objective: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
     ]
 
 
-def adamw(objective: nn.Module, optimizer: Optimizer, device: torch.device) -> torch.optim.AdamW:
-    """The optimiser; its rates are set before every step."""
-    # PyTorch's fused AdamW exists for these devices only; elsewhere the for-each kernel is its default.
-    fused = optimizer.fused and device.type in ("cuda", "cpu")
-    return torch.optim.AdamW(groups(objective, optimizer), lr=0.0, betas=optimizer.betas, fused=fused or None)
+def make(objective: nn.Module, optimizer: Optimizer, device: torch.device) -> torch.optim.Optimizer:
+    """The optimiser; its rates are set before every step.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    parameters = groups(objective, optimizer)
+    # PyTorch's fused kernels exist for these devices only; elsewhere the for-each kernel is its default.
+    fused = True if optimizer.fused and device.type in ("cuda", "cpu") else None
+    if optimizer.kind == "adamw":
+        return torch.optim.AdamW(parameters, lr=0.0, betas=optimizer.betas, fused=fused)
+    if optimizer.kind == "sgd":
+        nesterov = optimizer.nesterov and optimizer.momentum > 0  # PyTorch refuses the one without the other
+        return torch.optim.SGD(parameters, lr=0.0, momentum=optimizer.momentum, nesterov=nesterov, fused=fused)
+    raise UserError(f"--optimizer.kind {optimizer.kind}: use adamw or sgd.")
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
