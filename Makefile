@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-full test test-slow torture check table clean
+.PHONY: demo demo-full test test-slow torture check table parity clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q -c constraints.txt -e . && touch $@
@@ -33,6 +33,9 @@ check: .venv/installed-dev  ## style, types and coverage
 
 table: .venv/installed  ## the table of systems in the README; those of docs/ from what was measured
 	$(BIN)/python docs/table.py && $(BIN)/python docs/measured.py
+
+parity: .venv/installed-dev  ## docs/parity.md: how far every number is from the references'
+	$(BIN)/python docs/parity.py
 
 clean:
 	rm -rf .venv build dist

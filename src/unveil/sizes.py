@@ -122,7 +122,7 @@ def activation_bytes(recipe: Recipe, checkpointing: bool = False) -> int:
     objective = copy.deepcopy(recipe.objective)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         objective.to_empty(device="cpu")
-        inputs = {key: mode.from_tensor(value) for key, value in batch.items()}
+        inputs: dict[str, Tensor] = {key: mode.from_tensor(value) for key, value in batch.items()}
         hidden = {name: type(value)(*map(mode.from_tensor, value)) for name, value in mask.items()}
         with recomputing(objective, checkpointing):
             return kept_bytes(objective.train(), inputs, **hidden)

@@ -8,8 +8,9 @@ Published: Kinetics-400 81.3 / 84.8 / 85.1 % top-1 (ViT-B / L / H, 16 frames × 
     unveil pretrain mae_st --data clips/ --out runs/mae-st
     unveil finetune runs/mae-st --data labelled/ --out runs/mae-st-ft
 The numbers are those of the authors' configurations in PySlowFast, with which the released weights were made: 200
-epochs of four crops (the paper counts 800), learning rate 1.6e-3 for its batch of 512. The later mae_st repository's
-command has 100 epochs, warm-up 5, and 1.6e-3 for 256 videos of four crops. Its fine-tuning keeps the norm learned in
+epochs of four crops (the paper counts 800; H 400), learning rate 1.6e-3 for its batch of 512, patches of 16² for H, too
+(`--patch 14` is the later mae_st repository's pre-trained H). That repository's command has 100 epochs, warm-up 5, and
+1.6e-3 for 256 videos of four crops. Its fine-tuning keeps the norm learned in
 pre-training for the pooled features; here that norm begins anew, as in MAE.
 """
 
@@ -84,7 +85,7 @@ def mae_st(
     frames: int = 16,
     stride: int = 4,
     crop: int = 224,
-    patch: int | None = None,
+    patch: int = 16,
     tubelet: int = 2,
     target_tubelet: int = 1,
     decoder_width: int | None = None,
@@ -102,7 +103,7 @@ def mae_st(
         frames: of a clip.
         stride: between the frames of a clip, in frames of the file.
         crop: side of the clip, in pixels.
-        patch: side of a tubelet, in pixels; 16, or 14 for size H, unless given.
+        patch: side of a tubelet, in pixels.
         tubelet: length of a tubelet, in frames.
         target_tubelet: frames of each tubelet that are predicted.
         decoder_width: width of the decoder's tokens; 512 (debug 32, nano 64) unless given.
@@ -112,7 +113,6 @@ def mae_st(
         class_token: give encoder and decoder a class token each.
         separable: learn positions of space and of time apart, and add them.
     """
-    patch = patch or (14 if size == "H" else 16)
     patchify = Patchify(tubelet, patch, patch, channels=3)
     predicted = Patchify(target_tubelet, patch, patch, channels=3)
     grid = patchify.grid((frames, crop, crop))
@@ -143,7 +143,7 @@ def mae_st(
             repeats=4,
         ),
         optimizer=Optimizer(lr=8e-4, betas=(0.9, 0.95), weight_decay=0.05),
-        schedule=Schedule(epochs=200, warmup=30, batch=512, min_lr=5e-7),
+        schedule=Schedule(epochs=400 if size == "H" else 200, warmup=60 if size == "H" else 30, batch=512, min_lr=5e-7),
         loader=Loader(batch=16),
         clip_gradient=0.02,
     )
@@ -156,7 +156,7 @@ def finetune(
     frames: int = 16,
     stride: int = 4,
     crop: int = 224,
-    patch: int | None = None,
+    patch: int = 16,
     patch_stride: int | None = None,
     tubelet: int = 2,
     drop_path: float | None = None,
@@ -174,7 +174,7 @@ def finetune(
         frames: of a clip.
         stride: between the frames of a clip, in frames of the file.
         crop: side of the clip, in pixels.
-        patch: side of a tubelet, in pixels; 16, or 14 for size H, unless given.
+        patch: side of a tubelet, in pixels.
         patch_stride: pixels from one patch to the next, if patches shall overlap; the patch's side by default.
         tubelet: length of a tubelet, in frames.
         drop_path: stochastic depth; 0.1, for sizes L and H 0.2, unless given.
@@ -183,7 +183,6 @@ def finetune(
         separable: learn positions of space and of time apart, as in pre-training.
         flip: mirror clips at random; turn it off where left and right mean something.
     """
-    patch = patch or (14 if size == "H" else 16)
     step = patch_stride or patch
     patchify = Patchify(tubelet, patch, patch, channels=3, stride=(tubelet, step, step))
     encoder = ViT(
