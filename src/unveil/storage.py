@@ -56,8 +56,8 @@ def naming(path: Path) -> Iterator[None]:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     except Exception as error:
-        # safetensors is written in Rust, whose errors hold the system's in their text.
-        number = re.search(r"\(os error (\d+)\)", str(error))
+        # safetensors is written in Rust, whose errors hold the system's in their text; before 0.7 as `Os { code: 28, …`.
+        number = re.search(r"(?:\(os error |Os \{ code: )(\d+)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -127,6 +127,8 @@ def test_no_room_for_results(tmp_path):
 
 
 def test_no_room_for_what_the_other_verbs_write(base, clips, whole):
+    if hasattr(sys.modules.get("torch.distributed.nn.jit.instantiator"), "_write"):  # 2.6 does
+        pytest.skip("this PyTorch writes a file whenever it is imported, for which there is no room either")
     output = base / "others.txt"
     for number, (argv, name) in enumerate(
         [

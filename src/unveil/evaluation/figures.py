@@ -46,7 +46,8 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], path: Path) 
             text = str(confusion[row, column])
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=size)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box for a letter, not a failure
+        # A box for a letter, not a failure; matplotlib 3.8 says "from current font".
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(path, format="png", dpi=120)
 
 
