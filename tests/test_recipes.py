@@ -109,6 +109,18 @@ def millions(objective: torch.nn.Module, tables: bool = True) -> float:
 
 # Counted on the reference implementations at 224²; VideoMAE's fixed tables are no part of its state, so not of these.
 PUBLISHED = [
+    ("mvit", {}, 36.9826, True),
+    ("mvit", {"size": "B_16x4", "num_classes": 400}, 36.6107, True),
+    ("mvit", {"size": "B_32x3", "num_classes": 400}, 36.6114, True),
+    ("mvit", {"size": "B24_32x3", "num_classes": 400}, 53.1153, True),
+    ("mvitv2", {"size": "T"}, 24.1733, True),
+    ("mvitv2", {"size": "S"}, 34.8702, True),
+    ("mvitv2", {"size": "B"}, 51.4727, True),
+    ("mvitv2", {"size": "L"}, 217.993, True),
+    ("mvitv2", {"size": "H"}, 666.88, True),
+    ("mvitv2", {"size": "S_16x4", "num_classes": 400}, 34.5377, True),
+    ("mvitv2", {"size": "B_32x3", "num_classes": 400}, 51.2301, True),
+    ("mvitv2", {"size": "L_40x3", "num_classes": 400}, 213.3901, True),
     ("vit", {"size": "S"}, 22.0507, True),
     ("vit", {"size": "B"}, 86.5677, True),
     ("vit", {"size": "B", "crop": 384}, 86.8595, True),
@@ -146,7 +158,7 @@ def test_published_size(name: str, flags: dict[str, Any], published: float, tabl
 
 
 def test_names() -> None:
-    assert recipes.names() == ["mae", "mae_st", "videomae", "vit"]
+    assert recipes.names() == ["mae", "mae_st", "mvit", "mvitv2", "videomae", "vit"]
     assert recipes.find("unveil.recipes.mae:mae") is recipes.find("mae")
 
 
@@ -187,7 +199,7 @@ def test_vit_takes_images_or_clips() -> None:
     assert clips.objective.encoder.patchify.size == (2, 16, 16)
 
 
-@pytest.mark.parametrize("name", ["vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"])
+@pytest.mark.parametrize("name", ["mvit", "mvitv2", "vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"])
 def test_several_labels(name: str) -> None:
     objective = kit.small(ALL[name], multi_label=True).objective
     batch = kit.batch_for(objective)
@@ -198,6 +210,6 @@ def test_several_labels(name: str) -> None:
 
 
 def test_flip_can_be_turned_off() -> None:
-    for name in ("vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"):
+    for name in ("mvit", "mvitv2", "vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"):
         with_flip, without = (len(kit.small(ALL[name], flip=flip).data.transform) for flip in (True, False))
         assert with_flip == without + 1
