@@ -89,17 +89,30 @@ def check_meta(recipe: Callable[..., Recipe]) -> None:
 
 
 def check_gradients(recipe: Callable[..., Recipe]) -> None:
-    """Forward and backward are finite, and every trainable parameter gets a gradient that is not all zero."""
+    """Forward and backward are finite, and every trainable parameter gets a gradient that is not all zero.
+
+    What acts only on tokens that the head does not read (the last pooling of queries, where a class token answers) gets its
+    gradient from those tokens.
+    """
     objective = small(recipe).objective.train()
-    answer = objective(batch_for(objective))
+    batch = batch_for(objective)
+    answer = objective(batch)
     assert answer["loss"].ndim == 0
     assert all(value.numel() == 1 and value.isfinite() for value in answer.values())
     answer["loss"].backward()
-    for name, parameter in objective.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None, f"{name} has no gradient"
-            assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
-            assert parameter.grad.any(), f"the gradient of {name} is zero"
+    trained = {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    for name, parameter in trained.items():
+        assert parameter.grad is not None, f"{name} has no gradient"
+        assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
+    idle = {name: parameter for name, parameter in trained.items() if not _moved(parameter)}
+    for key, encoder in objective.towers.items() if idle else ():
+        encoder(batch[key]).x.square().mean().backward()
+    for name, parameter in idle.items():
+        assert _moved(parameter), f"the gradient of {name} is zero"
+
+
+def _moved(parameter: Tensor) -> bool:
+    return parameter.grad is not None and bool(parameter.grad.any())
 
 
 def check_towers(recipe: Callable[..., Recipe]) -> None:
@@ -110,7 +123,8 @@ def check_towers(recipe: Callable[..., Recipe]) -> None:
     for key, encoder in objective.towers.items():
         features = encoder(batch[key])
         assert encoder.pool(features).shape == (BATCH, encoder.width)
-        assert encoder.pool(encoder(batch[key], layer=1)).shape == (BATCH, encoder.width)
+        early = encoder(batch[key], layer=1)
+        assert encoder.pool(early).shape == (BATCH, early.x.shape[-1])
         layers = {encoder.layer_of(name) for name, _ in encoder.named_parameters()}
         assert set(range(encoder.depth + 1)) <= layers <= set(range(encoder.depth + 2))
 

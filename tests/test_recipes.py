@@ -101,6 +101,10 @@ def test_presets_build(name: str) -> None:
 
 # Millions, of sizes that tests/golden/published.csv lacks: counted on the reference implementations at 224².
 PUBLISHED = [
+    ("mvit", {"size": "B_16x4", "num_classes": 400}, 36.6107),
+    ("mvit", {"size": "B_32x3", "num_classes": 400}, 36.6114),
+    ("mvitv2", {"size": "L"}, 217.993),
+    ("mvitv2", {"size": "H"}, 666.88),
     ("vit", {"size": "L"}, 304.3266),
     ("vit", {"size": "H"}, 632.0456),
     ("mae:finetune", {"size": "L"}, 304.33),
@@ -117,7 +121,7 @@ def test_published_size(name: str, flags: dict[str, Any], published: float) -> N
 
 
 def test_names() -> None:
-    assert recipes.names() == ["mae", "mae_st", "videomae", "vit"]
+    assert recipes.names() == ["mae", "mae_st", "mvit", "mvitv2", "videomae", "vit"]
     assert recipes.find("unveil.recipes.mae:mae") is recipes.find("mae")
 
 
@@ -158,7 +162,7 @@ def test_vit_takes_images_or_clips() -> None:
     assert clips.objective.encoder.patchify.size == (2, 16, 16)
 
 
-@pytest.mark.parametrize("name", ["vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"])
+@pytest.mark.parametrize("name", ["mvit", "mvitv2", "vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"])
 def test_several_labels(name: str) -> None:
     objective = kit.small(ALL[name], multi_label=True).objective
     batch = kit.batch_for(objective)
@@ -169,6 +173,6 @@ def test_several_labels(name: str) -> None:
 
 
 def test_flip_can_be_turned_off() -> None:
-    for name in ("vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"):
+    for name in ("mvit", "mvitv2", "vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"):
         with_flip, without = (len(kit.small(ALL[name], flip=flip).data.transform) for flip in (True, False))
         assert with_flip == without + 1

@@ -41,10 +41,13 @@ def begin(
 
     flags = dict(asked["flags"])
     own = recipe_flags(function)
-    if "frames" in own and own["frames"].default is None and "frames" not in flags and signal_of(data) == "video":
-        flags["frames"] = 16  # the field's usual clip; a recipe whose `frames` is None without it reads images
     with torch.device("meta"):
         sketch = assemble(function, flags)
+    asks = "frames" in own and own["frames"].default is None and "frames" not in flags
+    if asks and sketch.data.signal.key == "image" and signal_of(data) == "video":
+        flags["frames"] = 16  # the field's usual clip, where neither a flag nor the size names another
+        with torch.device("meta"):
+            sketch = assemble(function, flags)
     listed = Manifest.scan(data, sketch.data.signal.suffixes, warn=lambda text: say(how.quiet, f"warning: {text}"))
     # One list may be long. What is measured of it whole, and writing, leave the interpreter to what is done meanwhile.
     with ThreadPoolExecutor(1) as beside:

@@ -1,6 +1,6 @@
 """Files on disk → manifest → samples → batches."""
 
-from unveil.data.clips import Clip, Dense, Uniform
+from unveil.data.clips import Clip, Dense, Uniform, notation
 from unveil.data.dataset import Dataset, Sample, sample_seed
 from unveil.data.images import read_image
 from unveil.data.loader import Batch, TrainingOrder, evaluation_batches, training_batches
@@ -51,6 +51,7 @@ __all__ = [
     "signal_of",
     "split",
     "three_crops",
+    "notation",
     "to_input",
     "training_batches",
     "windows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,6 +83,12 @@ class Uniform:
             [start + (number + (view + 0.5) / clips) * segment for number in range(self.frames)]
             for view in range(clips)
         ]
+
+
+def notation(size: str) -> tuple[str, int | None, int | None]:
+    """A size named with its clip as FRAMESxSTRIDE ("S_16x4") → the size, frames, stride; None where it names no clip."""
+    found = re.fullmatch(r"(.+)_([1-9]\d*)x([1-9]\d*)", size)
+    return (found[1], int(found[2]), int(found[3])) if found else (size, None, None)
 
 
 def _positive(**values: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unveil.encoders.encoder import Encoder
+from unveil.encoders.encoder import Encoder, hide
 from unveil.errors import UserError
 from unveil.layers import Block, LayerNorm, run_blocks, xavier
 from unveil.layers.attention import QkvBias
@@ -142,9 +142,7 @@ class ViT(Encoder):
             tokens = tokens.gather(mask.visible)
         embedded = self.embed(tokens.x)
         if mask is not None and self.mask_token is not None:
-            where = mask.masked[..., None].expand(-1, -1, self.width)
-            token = self.mask_token.to(embedded.dtype).expand(where.shape)
-            embedded = embedded.scatter(1, where, token)
+            embedded = hide(embedded, mask.masked, self.mask_token)
         if self.positions is not None:
             embedded = embedded + self.positions(tokens.coords, tokens.grid)
         prefix = None
@@ -162,14 +160,6 @@ class ViT(Encoder):
         if layer is None and self.norm is not None:
             sequence = self.norm(sequence)
         return tokens.split(sequence)
-
-    def _stop(self, layer: int | None) -> int:
-        if layer is None:
-            return self.depth
-        stop = layer if layer > 0 else self.depth + 1 + layer
-        if layer == 0 or not 1 <= stop <= self.depth:
-            raise UserError(f"This encoder has layers 1 to {self.depth} (or -1 to -{self.depth}), not {layer}.")
-        return stop
 
     def pool(self, tokens: Tokens) -> Tensor:
         """Tokens → one vector for each sample [B, D]."""

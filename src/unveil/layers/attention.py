@@ -13,24 +13,43 @@ from unveil.errors import UserError
 QkvBias = bool | Literal["qv"]
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+    """Scaled dot-product attention, the only one there is here.
+
+    Args:
+        q, k, v: of each head [B, heads, N, d], [B, heads, L, d], [B, heads, L, d].
+        mask: which pairs may attend (bool) or what is added to their score (float), broadcast to [B, heads, N, L].
+        scale: of the products; 1 / √d unless given.
+
+    Returns:
+        the heads side by side [B, N, heads × d].
+    """
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(q.dtype)
+    y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return y.transpose(1, 2).flatten(2)
+
+
 class Attention(nn.Module):
     """Self-attention, or cross-attention when a context is given.
 
     Args:
-        width: of queries, keys, values and the result.
-        heads: must divide the width.
+        width: of what comes in.
+        heads: must divide the width of the queries.
         qkv_bias: True, False, or "qv": none on the keys (BEiT, VideoMAE), where it would change nothing but rounding.
+        out: width of queries, keys, values and the result; `width` unless given.
     """
 
-    def __init__(self, width: int, heads: int, qkv_bias: QkvBias = True):
+    def __init__(self, width: int, heads: int, qkv_bias: QkvBias = True, out: int | None = None):
         super().__init__()
-        if width % heads:
-            raise UserError(f"{heads} attention heads do not divide a width of {width}: choose other ones.")
+        out = width if out is None else out
+        if out % heads:
+            raise UserError(f"{heads} attention heads do not divide a width of {out}: choose other ones.")
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias is True)
-        self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
-        self.v_bias = nn.Parameter(torch.zeros(width)) if qkv_bias == "qv" else None
-        self.proj = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * out, bias=qkv_bias is True)
+        self.q_bias = nn.Parameter(torch.zeros(out)) if qkv_bias == "qv" else None
+        self.v_bias = nn.Parameter(torch.zeros(out)) if qkv_bias == "qv" else None
+        self.proj = nn.Linear(out, out)
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """
@@ -39,7 +58,11 @@ class Attention(nn.Module):
             context: what is attended to [B, L, D]; `x` itself when None.
             mask: which pairs may attend (bool) or what is added to their score (float), broadcast to [B, heads, N, L].
         """
-        width = x.shape[-1]
+        return self.proj(attend(*self.projected(x, context), mask))
+
+    def projected(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, heads, N, d], keys and values [B, heads, L, d]."""
+        width = self.proj.in_features
         bias = self.qkv.bias
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
@@ -50,7 +73,4 @@ class Attention(nn.Module):
             q = functional.linear(x, self.qkv.weight[:width], q_bias)
             k, v = functional.linear(context, self.qkv.weight[width:], kv_bias).chunk(2, dim=-1)
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask.to(q.dtype)
-        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(y.transpose(1, 2).flatten(2))
+        return q, k, v

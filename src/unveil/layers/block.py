@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,9 +65,16 @@ class Block(nn.Module):
         return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
 
-def run_blocks(blocks: Iterable[nn.Module], x: Tensor, mask: Tensor | None = None, recompute: bool = False) -> Tensor:
-    """Pass tokens through blocks; with `recompute` keep no activations inside them for the backward pass."""
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, *context: Any, recompute: bool = False) -> Tensor:
+    """Pass tokens through blocks; with `recompute` keep no activations inside them for the backward pass.
+
+    Args:
+        blocks: `(x, *context) → x`.
+        x: tokens [B, N, D].
+        context: what each block is given besides.
+        recompute: compute activations again instead of keeping them.
+    """
     recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
-        x = checkpoint(block, x, mask, use_reentrant=False) if recompute else block(x, mask)
+        x = checkpoint(block, x, *context, use_reentrant=False) if recompute else block(x, *context)
     return x

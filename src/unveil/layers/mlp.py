@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 
 class Mlp(nn.Module):
-    """Linear, GELU (exact), linear."""
+    """Linear, GELU (exact), linear; to another width where `out` is given."""
 
-    def __init__(self, width: int, hidden: int):
+    def __init__(self, width: int, hidden: int, out: int | None = None):
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc2 = nn.Linear(hidden, width if out is None else out)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
