@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from unveil.errors import DecodeError, UserError
     from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
     from unveil.run import Run, load
-    from unveil.verbs import build, embed, evaluate, finetune, import_, predict, pretrain, report, search, train
+    from unveil.verbs import build, embed, evaluate, export, finetune, import_, predict, pretrain, report, search, train
 
 _WHERE = {
     **dict.fromkeys(
-        ("build", "pretrain", "finetune", "train", "evaluate", "predict", "embed", "search", "report", "import_"),
+        ("build", "pretrain", "finetune", "train", "evaluate", "predict", "embed", "search", "report", "import_", "export"),
         "unveil.verbs",
     ),
     **dict.fromkeys(("Run", "load"), "unveil.run"),
@@ -44,6 +44,7 @@ __all__ = [
     "build",
     "embed",
     "evaluate",
+    "export",
     "finetune",
     "import_",
     "load",

@@ -13,6 +13,7 @@ import sys
 import typing
 from argparse import SUPPRESS
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from unveil.errors import NO_RIGHT, NO_ROOM, UserError
@@ -30,7 +31,8 @@ unveil VERB …                                learn from unlabelled signals; th
   embed RUN       --data DIR --out INDEX     embeddings as parquet
   search INDEX    FILE                       what is most like a file
   report RUN                                 one HTML page about a run
-  import FILE --recipe NAME --out RUN        a published checkpoint as a run
+  import FILE --recipe NAME --out RUN        a published checkpoint, or hub:NAME, as a run
+  export RUN --format onnx                   its network for other programs: torch, onnx, huggingface, safetensors
   recipes [NAME]                             the systems; one of them in full
   data check DIR                             decode every file once; what is bad, copied, missing
   data prepare DIR --out DIR2                smaller files with key frames close together, for fast training
@@ -151,7 +153,7 @@ def _first_positional(argv: Sequence[str]) -> str | None:
     expects_value = False
     for word in argv:
         if word.startswith("-"):
-            expects_value = "=" not in word and word not in ("--overwrite", "--quiet", "-h", "--help")
+            expects_value = "=" not in word and word not in ("--overwrite", "--quiet", "--partial", "-h", "--help")
         elif expects_value:
             expects_value = False
         else:
@@ -194,6 +196,10 @@ def _import(argv: list[str]) -> None:
     positionals, _ = _declare(parser, verbs.import_)
     system = next((word for flag, word in itertools.pairwise(argv) if flag == "--recipe"), None)
     system = next((word.partition("=")[2] for word in argv if word.startswith("--recipe=")), system)
+    if system is None and (subject := _first_positional(argv)) and Path(subject).is_dir():
+        from unveil.transformers_folder import read_folder
+
+        system = read_folder(Path(subject)).system
     if system in weights.families():
         function = recipes.find(system)
         _declare_recipe(parser, function)
@@ -276,7 +282,7 @@ def run(argv: list[str]) -> None:
     verb, rest = argv[0], argv[1:]
     if verb in TRAINING:
         _training(verb, rest)
-    elif verb in ("evaluate", "predict", "embed", "search", "report"):
+    elif verb in ("evaluate", "predict", "embed", "search", "report", "export"):
         from unveil import verbs
 
         _plain(verb, getattr(verbs, verb), rest)
@@ -295,7 +301,7 @@ def run(argv: list[str]) -> None:
     else:
         from unveil.flags import nearest
 
-        known = (*TRAINING, "evaluate", "predict", "embed", "search", "report", "import", "recipes", "data", "doctor")
+        known = (*TRAINING, "evaluate", "predict", "embed", "search", "report", "import", "export", "recipes", "data", "doctor")
         raise UserError(f"unveil {verb}: no such verb.{nearest(verb, known)} All verbs: unveil --help")
 
 

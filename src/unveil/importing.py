@@ -12,11 +12,12 @@ from unveil.errors import UserError
 
 if TYPE_CHECKING:
     from unveil.run import Run
+    from unveil.transformers_folder import Folder
 
 
 def import_checkpoint(
-    file: Path,
-    system: str,
+    file: Path | str,
+    system: str | None,
     out: Path,
     flags: Mapping[str, Any],
     hints: Mapping[str, Any],
@@ -28,8 +29,8 @@ def import_checkpoint(
     """Write the run folder; returns the run, and what a person should know of it, as sentences.
 
     Args:
-        file: the checkpoint.
-        system: whose name map is used.
+        file: the checkpoint; a folder of transformers'; or "hub:NAME", such a folder on the Hub.
+        system: whose name map is used; a folder says so itself.
         out: folder that is there, held by this process, and empty.
         flags: of the recipe; see `weights.build`.
         hints: see `weights.convert`.
@@ -44,6 +45,7 @@ def import_checkpoint(
     import torch
 
     from unveil import weights
+    from unveil.hub import PREFIX
     from unveil.run import load, new_info
     from unveil.storage import write_json
     from unveil.training.checkpoint import save_weights
@@ -53,28 +55,37 @@ def import_checkpoint(
     if not (is_run and overwrite) and any(path.name != LOCK for path in out.iterdir()):
         what = "holds a run: use --overwrite to replace it" if is_run else "is not empty: empty it"
         raise UserError(f"--out {out} {what}, or name a new folder.")
+    found = _foreign(file, system)
+    source = str(file)
+    start = source if source.startswith(PREFIX) else str(Path(file).resolve())
+    file, system = found.weights, found.system
+    flags, hints = found.flags | dict(flags), found.hints | dict(hints)
     converted = weights.convert(system, file, **hints, **flags)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # what the checkpoint does not hold is drawn
-        recipe, report = weights.build(converted, partial, str(file), **flags)
+        recipe, report = weights.build(converted, partial, source, **flags)
     merged = {**converted.flags, **flags}
     names: list[str] = []
     begun_anew = any(name.startswith("head.") for name in [*report.fresh, *report.replaced])
     if "num_classes" in merged and not begun_anew:
-        names = class_names(classes, merged["num_classes"])
+        own = classes is None and len(found.classes or ()) == merged["num_classes"]
+        names = list(found.classes or ()) if own else class_names(classes, merged["num_classes"])
     elif classes:
         raise UserError(f"--classes {classes}: this run has no trained classifier, so no classes to name.")
     if is_run:
         clear(out)
     save_weights(out / "weights.safetensors", recipe.objective.state_dict())
-    licence = licence or getattr(weights.family(system), "LICENCE", None)
+    if licence is None and found.classes is not None:  # a folder: of whomever, and not of those who published the system
+        licence = f"{found.licence} ({source})" if found.licence else None
+    elif licence is None:
+        licence = getattr(weights.family(system), "LICENCE", None)
     info = new_info(
         "import",
         converted.recipe,
         merged,
-        asked={"recipe": system, "flags": dict(flags), "data": [], "start": str(file.resolve())},
+        asked={"recipe": system, "flags": dict(flags), "data": [], "start": start},
         classes=names,
-        multi_label=False,
+        multi_label=bool(merged.get("multi_label")),
         precision=recipe.precision,
         preprocessing=recipe.data.described(),
         files={"train": 0, "validation": 0, "bad": 0},
@@ -84,12 +95,12 @@ def import_checkpoint(
     )
     write_json(out / "run.json", {**info, "status": "complete"})
     told = [f"{converted.recipe}, {', '.join(f'{name} {value}' for name, value in merged.items())}"]
-    told += weights.deviations(converted, report)
+    told += [*weights.deviations(converted, report), *found.notes]
     mean, std = ([round(value, 3) for value in values] for values in (recipe.data.mean, recipe.data.std))
     told.append(
         f"colours are normalised by mean {mean} and deviation {std}; --sample.mean and --sample.std say otherwise"
     )
-    if names and classes is None:
+    if names and classes is None and names != found.classes:
         told.append(
             f"the file does not name its {len(names)} classes: they are called {names[0]} … {names[-1]}; --classes names them"
         )
@@ -97,6 +108,29 @@ def import_checkpoint(
         told.append("there is no trained classifier: fine-tune the run before it predicts")
     told.append(f"licence of the weights: {info['licence_of_start']}")
     return load(out), told
+
+
+def _foreign(file: Path | str, system: str | None) -> Folder:
+    """What is read: a file of a system that is named, or a folder, here or on the Hub, which names it.
+
+    Raises:
+        UserError: neither, or the folder is of another system.
+    """
+    from unveil.hub import PREFIX, pull
+    from unveil.transformers_folder import FILES, Folder, read_folder
+
+    place = pull(file, FILES) if isinstance(file, str) and file.startswith(PREFIX) else Path(file)
+    if not place.is_dir():
+        if system is None and place.exists():
+            raise UserError(f"{place}: --recipe has to say what the file is of: mae, mae_st, videomae, vit …")
+        return Folder(place, system or "", {}, {}, None, None, [])
+    found = read_folder(place)
+    if system is None:
+        return found
+    # An encoder alone has the names of a ViT whichever of the two it is of.
+    if found.system != system and {found.system, system} != {"vit", "mae"}:
+        raise UserError(f"--recipe {system}: {file} is of {found.system}; leave the flag out.")
+    return found._replace(system=system)
 
 
 def class_names(source: str | None, num: int) -> list[str]:

@@ -147,7 +147,7 @@ class ViT(Encoder):
             embedded = embedded + self.positions(tokens.coords, tokens.grid)
         prefix = None
         if self.class_token is not None:
-            prefix = self.class_token.expand(len(x), -1, -1)
+            prefix = self.class_token.expand(x.shape[0], -1, -1)  # len(x) would fix an export's batch
         tokens = tokens._replace(x=embedded, prefix=prefix)
 
         attention_mask = tokens.attention_mask()

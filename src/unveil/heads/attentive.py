@@ -36,7 +36,7 @@ class AttentiveHead(nn.Module):
     def forward(self, tokens: Tokens, pool: Callable[[Tokens], Tensor] | None = None) -> Tensor:
         """Tokens → logits [B, num_classes]. It pools by itself, so `pool` is not called."""
         context = self.norm1(tokens.sequence())
-        query = self.query.expand(len(context), -1, -1)
+        query = self.query.expand(context.shape[0], -1, -1)  # len(…) would fix an export's batch
         query = query + self.attn(query, context=context, mask=tokens.attention_mask())
         query = query + self.mlp(self.norm2(query))
         return self.linear(query[:, 0])

@@ -6,11 +6,11 @@ is always files: a folder, a media file or a labels .csv. Nothing heavy is impor
 
 from unveil.flags import build
 from unveil.verbs.answers import embed, evaluate, predict, report, search
-from unveil.verbs.exchange import import_
+from unveil.verbs.exchange import export, import_
 from unveil.verbs.files import builtin, check, prepare
 from unveil.verbs.learning import finetune, pretrain, train
 
 __all__ = [
-    "build", "builtin", "check", "embed", "evaluate", "finetune", "import_", "predict", "prepare", "pretrain", "report", "search",
+    "build", "builtin", "check", "embed", "evaluate", "export", "finetune", "import_", "predict", "prepare", "pretrain", "report", "search",
     "train",
 ]  # fmt: skip

@@ -22,8 +22,11 @@ from unveil.flags import assemble, expand
 from unveil.recipe import Recipe
 from unveil.state_dict import read_state_dict
 from unveil.weights._converted import Converted, Reader
+from unveil.weights._transformers import Reverted, revert
 
-__all__ = ["Converted", "Reader", "build", "convert", "deviations", "families", "family", "load"]
+__all__ = [
+    "Converted", "Reader", "Reverted", "build", "convert", "deviations", "families", "family", "load", "revert",
+]  # fmt: skip
 
 #: What training scripts put before every name: DistributedDataParallel, torch.compile, Lightning.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
