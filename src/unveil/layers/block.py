@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from unveil.layers.attention import Attention, QkvBias
 from unveil.layers.dropout import DropPath
 from unveil.layers.mlp import Mlp
+from unveil.layers.recompute import recomputed
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -64,9 +65,15 @@ class Block(nn.Module):
         return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
 
-def run_blocks(blocks: Iterable[nn.Module], x: Tensor, mask: Tensor | None = None, recompute: bool = False) -> Tensor:
-    """Pass tokens through blocks; with `recompute` keep no activations inside them for the backward pass."""
-    recompute = recompute and torch.is_grad_enabled()
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, *context: Any, recompute: bool = False) -> Tensor:
+    """Pass tokens or a map through blocks; with `recompute` keep no activations inside them for the backward pass.
+
+    Args:
+        blocks: `(x, *context) → x`.
+        x: tokens [B, N, D], or a map.
+        context: what each block is given besides.
+        recompute: see `recomputed`.
+    """
     for block in blocks:
-        x = checkpoint(block, x, mask, use_reentrant=False) if recompute else block(x, mask)
+        x = recomputed(block, x, *context) if recompute else block(x, *context)
     return x
