@@ -109,6 +109,7 @@ def classifier(
     test_crop: int,
     dropout: float,
     flip: bool,
+    hidden: int | None = None,
 ) -> Recipe:
     """An encoder of clips, trained and tested as the released Kinetics scripts do.
 
@@ -117,6 +118,7 @@ def classifier(
         time: frames of its maps.
         frames, stride: of a clip.
         num_classes, multi_label, crop, test_crop, dropout, flip: flags of `slow`.
+        hidden: see `ConvolutionalHead`.
     """
     test = test_crop or crop * 8 // 7
     return Recipe(
@@ -124,7 +126,7 @@ def classifier(
             key="video",
             encoder=encoder,
             head=ConvolutionalHead(
-                encoder.width, num_classes, (time, -(-crop // 32), -(-crop // 32)), dropout, multi_label=multi_label
+                encoder.width, num_classes, (time, -(-crop // 32), -(-crop // 32)), dropout, hidden, multi_label
             ),
             loss=classification(multi_label),
         ),
