@@ -10,7 +10,7 @@ from unveil.layers.non_local import NonLocal, Similarity
 from unveil.layers.norms import Norm, NormKind, norm_of
 from unveil.layers.recompute import recomputed
 from unveil.layers.residual import Residual, basic, bottleneck
-from unveil.layers.squeeze import SqueezeExcite
+from unveil.layers.squeeze import SqueezeExcite, Swish
 
 __all__ = [
     "Attention",
@@ -26,6 +26,7 @@ __all__ = [
     "Residual",
     "Similarity",
     "SqueezeExcite",
+    "Swish",
     "basic",
     "bottleneck",
     "convolution",

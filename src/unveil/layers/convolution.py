@@ -32,6 +32,7 @@ def factorised(
     *,
     norm: Norm,
     middle: int | None = None,
+    time_first: bool = False,
 ) -> nn.Sequential:
     """(2+1)-D: over space, normalised and rectified, then over time (Tran et al. 2018, section 3.5).
 
@@ -39,11 +40,14 @@ def factorised(
         width_in, width, kernel, stride, groups: of the 3-D convolution whose place it takes.
         norm: between the two.
         middle: channels between the two; `width` unless given.
+        time_first: over time, then over space (PyTorchVideo).
     """
     middle = middle or width
+    steps = [((1, *kernel[1:]), (1, *stride[1:])), ((kernel[0], 1, 1), (stride[0], 1, 1))]
+    first, second = reversed(steps) if time_first else steps
     return nn.Sequential(
-        ConvNorm(convolution(width_in, middle, (1, *kernel[1:]), (1, *stride[1:]), groups), norm(middle), nn.ReLU()),
-        convolution(middle, width, (kernel[0], 1, 1), (stride[0], 1, 1), groups),
+        ConvNorm(convolution(width_in, middle, *first, groups), norm(middle), nn.ReLU()),
+        convolution(middle, width, *second, groups),
     )
 
 

@@ -26,12 +26,13 @@ def recomputed(module: nn.Module, *inputs: Any) -> Any:
 
 @contextmanager
 def _statistics_as_they_are(module: nn.Module) -> Iterator[None]:
-    """Inside, a batch norm in training mode does not update its running statistics."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    """Inside, a batch norm in training mode leaves its running statistics as they are."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:  # it has to save the same tensors again, so it gets its statistics, and adds nothing to them
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, counted) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, counted

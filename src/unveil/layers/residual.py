@@ -40,7 +40,7 @@ def shortcut(width_in: int, width: int, stride: Sequence[int], norm: Norm | None
     if width_in == width and all(step == 1 for step in stride):
         return None
     conv = convolution(width_in, width, (1,) * len(stride), stride)
-    return conv if norm is None else ConvNorm(conv, norm(width))
+    return ConvNorm(conv, nn.Identity() if norm is None else norm(width))
 
 
 def bottleneck(

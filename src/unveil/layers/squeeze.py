@@ -1,4 +1,4 @@
-"""Squeeze and excitation."""
+"""What X3D adds to a bottleneck: squeeze and excitation, swish."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ class SqueezeExcite(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, *S] → [B, C, *S]."""
         return x * self.fc2(self.act(self.fc1(x.mean(self.axes, keepdim=True)))).sigmoid()
+
+
+class Swish(nn.Module):
+    """x · sigmoid(x) (Ramachandran et al. 2017).
+
+    In two operations: the fused one rounds otherwise, which a rectifier that follows turns into another gradient.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x.sigmoid()

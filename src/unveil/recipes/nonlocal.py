@@ -10,9 +10,11 @@ The numbers are those of the released script (facebookresearch/SlowFast); its si
 the size is R101, blocks stand where they do in R50, as released.
 """
 
+import re
 from typing import Literal
 
 from unveil.encoders import Inflation
+from unveil.errors import UserError
 from unveil.layers import NormKind, Similarity, norm_of
 from unveil.recipe import Recipe
 from unveil.recipes.slow import PRESETS as SLOW
@@ -27,6 +29,17 @@ BACKBONES: dict[str, tuple[int, tuple[tuple[int, ...], ...], bool]] = {
 }
 
 
+def places_of(text: str) -> list[tuple[int, int]]:
+    """ "1.1,2.3" → [(1, 1), (2, 3)].
+
+    Raises:
+        UserError: it is no such list.
+    """
+    if not re.fullmatch(r"\d+\.\d+(,\d+\.\d+)*", text):
+        raise UserError(f"--places {text}: give stage.block of each, both counted from 0, as in 1.1,1.3,2.1.")
+    return [(int(stage), int(block)) for stage, block in (place.split(".") for place in text.split(","))]
+
+
 def nonlocal_(
     size: str = "R50_8x8",
     num_classes: int = 400,
@@ -37,6 +50,7 @@ def nonlocal_(
     test_crop: int = 0,
     backbone: Literal["c2d", "i3d", "slow"] = "i3d",
     similarity: Similarity = "embedded",
+    places: str = "1.1,1.3,2.1,2.3,2.5",
     width: int = 64,
     norm: NormKind = "batch",
     inflation: Inflation = "mean",
@@ -55,6 +69,7 @@ def nonlocal_(
         test_crop: side of the clip in evaluation; 0 for 8/7 of `crop`.
         backbone: that the blocks are put into.
         similarity: of two places: gaussian, embedded (Gaussian), dot (product) or concatenation.
+        places: of the blocks: stage.block that each stands behind, both counted from 0.
         width: channels of the stem; the stages have multiples of it.
         norm: batch, group (32 groups), sync (batch statistics of all processes) or frozen (a checkpoint's).
         inflation: with --start from images: kernels are repeated and divided (mean), or stand in the centre.
@@ -65,7 +80,15 @@ def nonlocal_(
     frames, stride, width = frames or of.frames, stride or of.stride, 8 if size == "debug" else width
     stem_length, lengths, halve = BACKBONES[backbone]
     net = pathway(
-        of.depths, width, norm_of(norm, axes=3), stem_length, lengths, halve=halve, similarity=similarity, inflation=inflation
+        of.depths,
+        width,
+        norm_of(norm, axes=3),
+        stem_length,
+        lengths,
+        halve=halve,
+        similarity=similarity,
+        places=places_of(places),
+        inflation=inflation,
     )
     return classifier(
         net,

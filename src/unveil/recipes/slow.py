@@ -9,6 +9,7 @@ The numbers are those of the released script: 196 epochs from scratch, the learn
 """
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 from torch import nn
@@ -33,6 +34,8 @@ PRESETS = {
     },
 }
 
+#: Where non-local blocks stand: (stage, block before), both from 0 (Wang et al. 2018, section 4.1).
+PLACES = ((1, 1), (1, 3), (2, 1), (2, 3), (2, 5))
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
 
@@ -68,6 +71,7 @@ def pathway(
     laterals: tuple[int, ...] = (0, 0, 0, 0),
     halve: bool = False,
     similarity: Similarity | None = None,
+    places: Collection[tuple[int, int]] = PLACES,
     inflation: Inflation = "mean",
 ) -> ResNet:
     """A residual network over clips.
@@ -76,15 +80,15 @@ def pathway(
         depths, width, norm, lengths, laterals: see `pyramid`.
         stem_length: frames of the first kernel.
         halve: the larger of each two frames after the first stage (C2D, I3D).
-        similarity: of non-local blocks, after every second block of the second and third stage, from its second block on, up
-            to the sixth; None for none.
+        similarity: of non-local blocks; None for none.
+        places: where they stand, see `PLACES`.
         inflation: see `ResNet`.
     """
 
     def inserted(stage: int, block: int, out: int) -> nn.Module | None:
         if halve and stage == 0 and block == depths[0] - 1:
             return max_pool((2, 1, 1), (2, 1, 1), padded=False)
-        if similarity is not None and stage in (1, 2) and block in (1, 3, 5):
+        if similarity is not None and (stage, block) in places:
             return NonLocal(out, similarity, norm)
         return None
 

@@ -1,5 +1,5 @@
 """X3D: expanding architectures for efficient video recognition.
-Feichtenhofer. CVPR 2020. arXiv:2004.04730
+Feichtenhofer, C. CVPR 2020. arXiv:2004.04730
 
 A tiny network for images is expanded along one axis at a time: frame rate, duration, resolution, depth, width, width of the
 bottleneck. What comes out is thin, and sees many frames in high resolution.
@@ -21,7 +21,7 @@ from torch import nn
 from unveil import layers
 from unveil.encoders import ResNet, stage
 from unveil.errors import UserError
-from unveil.layers import ConvNorm, Norm, NormKind, SqueezeExcite, convolution, norm_of
+from unveil.layers import ConvNorm, Norm, NormKind, SqueezeExcite, Swish, convolution, norm_of
 from unveil.recipe import Optimizer, Recipe, Schedule
 from unveil.recipes.slow import classifier
 
@@ -106,7 +106,7 @@ def network(factors: Factors, norm: Norm, divisor: int, norm_first: bool) -> Res
                 norm=norm,
                 groups=inner,
                 squeeze=None if i % 2 else SqueezeExcite(inner, rounded(SQUEEZE * inner, 8, 8), axes=3),
-                act=nn.SiLU,
+                act=Swish,
                 squeeze_first=True,
                 norm_shortcut=norm_first or number > 0,
             )
@@ -136,7 +136,7 @@ def x3d(
     depth: float = 0.0,
     test_crop: int = 0,
     head_width: int = 2048,
-    divisor: int = 1,
+    divisor: int = 8,
     norm_first: bool = True,
     norm: NormKind = "batch",
     dropout: float = 0.5,
@@ -156,7 +156,7 @@ def x3d(
         depth: times the base network's blocks; 0 for the size's.
         test_crop: side of the clip in evaluation; 0 for 8/7 of `crop`.
         head_width: of the layer before the classifier.
-        divisor: widths are multiples of it; 1 as released, 8 in PyTorchVideo. The same in XS to L.
+        divisor: widths are multiples of it: 8 in the paper and PyTorchVideo, 1 in the release. The same in XS to L.
         norm_first: a norm follows the shortcut of the first stage, as released; in PyTorchVideo none does.
         norm: batch, group (32 groups), sync (batch statistics of all processes) or frozen (a checkpoint's).
         dropout: before the classifier.
