@@ -87,8 +87,9 @@ class SlowFast(Encoder):
         return Tokens.of_map(joined(slow, fast))._replace(stages=stages)
 
     def slow_frames(self, frames: int) -> list[int]:
-        """Which frames the slow pathway sees: evenly from the first to the last, as released (not every α-th)."""
-        return torch.linspace(0, frames - 1, frames // self.alpha, device="cpu").long().tolist()
+        """Which frames the slow pathway sees: evenly from the first to the last, rounded down, as released (not every α-th)."""
+        count = frames // self.alpha
+        return [i * (frames - 1) // max(1, count - 1) for i in range(count)]
 
     def pool(self, tokens: Tokens) -> Tensor:
         """The mean over the map [B, width]."""
