@@ -35,7 +35,6 @@ from unveil.masking import Mask
 from unveil.objectives import MaskedAutoencoder, Objective, Supervised
 from unveil.tokens import coordinates, unravel
 
-
 #: Buffers of batch normalisation, which a pass in training changes; an output `NAME after` is such a buffer's new value.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 AFTER = " after"

@@ -19,7 +19,9 @@ from unveil.tokens import Tokens
 Inflation = Literal["mean", "centre"]
 
 
-def stage(blocks: Sequence[Callable[..., Residual]], width_in: int, width: int, stride: Sequence[int]) -> list[Residual]:
+def stage(
+    blocks: Sequence[Callable[..., Residual]], width_in: int, width: int, stride: Sequence[int]
+) -> list[Residual]:
     """Blocks of one width, of which the first changes width and resolution.
 
     Args:
@@ -192,7 +194,9 @@ class ResNet(Encoder):
 
 def refuse_mask() -> NoReturn:
     """Raises UserError: convolutions have no way to leave places out."""
-    raise UserError("A convolutional encoder sees whole signals: it cannot be pre-trained by masking. Use `unveil train`.")
+    raise UserError(
+        "A convolutional encoder sees whole signals: it cannot be pre-trained by masking. Use `unveil train`."
+    )
 
 
 def inflate(weight: Tensor, length: int, how: Inflation) -> Tensor:

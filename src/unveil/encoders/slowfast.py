@@ -71,7 +71,9 @@ class SlowFast(Encoder):
         if mask is not None:
             refuse_mask()
         if x.shape[2] % self.alpha:
-            raise UserError(f"--frames {x.shape[2]}: SlowFast's slow pathway takes one of {self.alpha} frames; use a multiple.")
+            raise UserError(
+                f"--frames {x.shape[2]}: SlowFast's slow pathway takes one of {self.alpha} frames; use a multiple."
+            )
         end = self.depth if layer is None else self.slow.stop(layer)
         fast = self.fast.stem(x)
         slow = self.slow.stem(x[:, :, self.slow_frames(x.shape[2])])

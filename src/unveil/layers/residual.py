@@ -113,7 +113,7 @@ def basic(
         convolve: makes both.
     """
     last = silence(norm(width)) if zero_last else norm(width)
-    steps = OrderedDict(
+    steps: OrderedDict[str, nn.Module] = OrderedDict(
         a=ConvNorm(convolve(width_in, width, kernel, stride), norm(width), nn.ReLU()),
         b=ConvNorm(convolve(width, width, kernel, (1,) * len(kernel)), last),
     )

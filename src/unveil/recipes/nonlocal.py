@@ -1,13 +1,13 @@
 """Non-local: non-local neural networks.
 Wang, Girshick, Gupta, He. CVPR 2018. arXiv:1711.07971
 
-Five blocks in which every place of a clip sees every other: after the second and fourth block of the second stage, and the second,
-fourth and sixth of the third.
+Five blocks in which every place of a clip sees every other: after the second and fourth block of the second stage, and the
+second, fourth and sixth of the third.
 
 Published: Kinetics-400 74.9 % top-1 (I3D R50 from ImageNet, 32 frames, 10 x 3 views).
     unveil train nonlocal --data labelled/ --out runs/nonlocal
-The numbers are those of the released script (facebookresearch/SlowFast); its similarity is scaled, which the paper's is not. Where
-the size is R101, blocks stand where they do in R50, as released.
+The numbers are those of the released script (facebookresearch/SlowFast); its similarity is scaled, which the paper's is
+not. Where the size is R101, blocks stand where they do in R50, as released.
 """
 
 import re

@@ -1,12 +1,14 @@
 """R2plus1D: R(2+1)D, a closer look at spatiotemporal convolutions for action recognition.
 Tran, Wang, Torresani, Ray, LeCun, Paluri. CVPR 2018. arXiv:1711.11248
 
-A convolution over a clip is one over space, then one over time: as many parameters, twice as many nonlinearities, easier to train. Of the
-same paper: R3D, with whole 3-D kernels, and MC3, with time in the first layers alone.
+A convolution over a clip is one over space, then one over time: as many parameters, twice as many nonlinearities, easier
+to train. Of the same paper: R3D, with whole 3-D kernels, and MC3, with time in the first layers alone.
 
-Published: Kinetics-400 76.0 % top-1 (R50 16x4, PyTorchVideo, 10 x 3 views), 67.5 / 64.0 / 63.2 % (18, MC3-18, R3D-18; torchvision).
+Published: Kinetics-400 76.0 % top-1 (R50 16x4, PyTorchVideo, 10 x 3 views), 67.5 / 64.0 / 63.2 % (18, MC3-18, R3D-18;
+torchvision).
     unveil train r2plus1d --data labelled/ --out runs/r2plus1d
-The networks are PyTorchVideo's (R50; over time first, then over space) and torchvision's (18); for both the schedule is that of `slow`.
+The networks are PyTorchVideo's (R50; over time first, then over space) and torchvision's (18); the schedule of both is that
+of `slow`.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +50,9 @@ def plain(kind: str, width: int, norm: Norm) -> list[list[Residual]]:
         blocks = []
         for given in (width_in, out):
             make = partial(factorised, norm=norm, middle=middle(given, out)) if kind == "18" else convolution
-            blocks.append(partial(basic, kernel=(1, 3, 3) if timeless else KERNEL, norm=norm, convolve=make, zero_last=False))
+            blocks.append(
+                partial(basic, kernel=(1, 3, 3) if timeless else KERNEL, norm=norm, convolve=make, zero_last=False)
+            )
         stages.append(stage(blocks, width_in, out, (1 if timeless else step, step, step)))
         width_in = out
     return stages
@@ -107,7 +111,11 @@ def r2plus1d(
         stages, out = deep((1, 1, 1, 1) if size == "debug" else DEPTHS[50], width, norms), 32 * width
     else:
         over_time = size == "18"
-        conv = factorised(3, width, (3, 7, 7), (1, 2, 2), norm=norms, middle=45) if over_time else convolution(3, width, (3, 7, 7), (1, 2, 2))
+        conv = (
+            factorised(3, width, (3, 7, 7), (1, 2, 2), norm=norms, middle=45)
+            if over_time
+            else convolution(3, width, (3, 7, 7), (1, 2, 2))
+        )
         stem = ConvNorm(conv, norms(width), nn.ReLU())
         stages, out = plain(size, width, norms), 8 * width
     return classifier(

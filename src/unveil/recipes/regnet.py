@@ -37,7 +37,7 @@ PRESETS = {
 
 
 class Line(NamedTuple):
-    """Blocks, width of the first (w₀), slope (w_a), factor from stage to stage (w_m), channels of a group; squeeze or not."""
+    """Blocks, width of the first (w₀), slope (w_a), factor of a stage (w_m), channels of a group; squeeze or not."""
 
     depth: int
     start: int
@@ -101,7 +101,7 @@ def quantised(line: Line, multiple: int = 8) -> Shape:
 
 
 def shape_of(size: str) -> Shape:
-    """The stages of a size: a name in `SIZES`, or "X" or "Y", blocks x width of each stage, and the group: "Y:2x24,5x56,6x120:8".
+    """The stages of a size: a name in `SIZES`, or X or Y, blocks x width of each, and the group: "Y:2x24,5x56,6x120:8".
 
     Raises:
         UserError: there is no such size.

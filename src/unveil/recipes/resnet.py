@@ -7,8 +7,8 @@ Every block adds to what it is given; so the deepest network is as easy to train
 Published: ImageNet-1K 76.1 / 78.0 % top-1 (ResNet-50 / 101), 77.8 / 78.8 % (ResNeXt-50 / 101, 32x4d), 75.9 % (ResNet-50, group
 norm).
     unveil train resnet --data labelled/ --out runs/resnet
-The numbers are those of "one hour" (Goyal et al. 2017) with the schedule of half a cosine, 100 epochs; the last norm of each block
-begins at zero. Group normalisation is `--norm group`, with 32 groups as published; it does not need large batches.
+The numbers are those of "one hour" (Goyal et al. 2017) with the schedule of half a cosine, 100 epochs; the last norm of each
+block begins at zero. Group normalisation is `--norm group`, with 32 groups as published; it does not need large batches.
 """
 
 import re

@@ -57,7 +57,9 @@ def size_of(size: str) -> Size:
         return Size((1, 1, 1, 1), 4, 8)
     match = re.fullmatch(r"R(\d+)_(\d+)x(\d+)", size)
     if match is None or int(match[1]) not in (50, 101, 152):
-        raise UserError(f"There is no size {size!r}: use R50_8x8, R50_4x16, R101_8x8 (layers, frames x stride) or debug.")
+        raise UserError(
+            f"There is no size {size!r}: use R50_8x8, R50_4x16, R101_8x8 (layers, frames x stride) or debug."
+        )
     return Size(DEPTHS[int(match[1])], int(match[2]), int(match[3]))
 
 
@@ -136,7 +138,10 @@ def classifier(
         ),
         data=Data(
             Video(Dense(frames, stride)),
-            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip],  # published: short side 256 to 320, then a crop
+            transform=[
+                RandomResizedCrop(crop),
+                *[HorizontalFlip()] * flip,
+            ],  # published: short side 256 to 320, then a crop
             evaluation=[ResizeShort(test), CenterCrop(test)],
             mean=MEAN,
             std=STD,

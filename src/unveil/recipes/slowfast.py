@@ -6,8 +6,8 @@ A slow pathway sees few frames and says what there is; a fast one, eight times t
 Published: Kinetics-400 75.6 / 77.0 / 77.9 / 78.9 % top-1 (R50 4x16, 8x8, R101 8x8, 16x8; 10 x 3 views).
     unveil train slowfast --data labelled/ --out runs/slowfast
 The numbers are those of the released script: 196 epochs from scratch, the learning rate 0.1 for 64 clips, which is 0.4 for 256.
-Its slow pathway sees frames evenly from the first to the last, not every α-th; and the kernels of the lateral connections are 7 long
-in R50 8x8 and 5 in the others, where the paper says 5.
+Its slow pathway sees frames evenly from the first to the last, not every α-th; and the kernels of the lateral connections
+are 7 long in R50 8x8 and 5 in the others, where the paper says 5.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ PRESETS = SLOW
 
 
 class Size(NamedTuple):
-    """Blocks of each stage, of those in the third with time; frames of the slow pathway and their stride; lateral kernel."""
+    """Blocks of each stage, those of the third with time; frames of the slow pathway, their stride; lateral kernel."""
 
     depths: tuple[int, ...]
     timed: int

@@ -1,14 +1,14 @@
 """X3D: expanding architectures for efficient video recognition.
 Feichtenhofer, C. CVPR 2020. arXiv:2004.04730
 
-A tiny network for images is expanded along one axis at a time: frame rate, duration, resolution, depth, width, width of the
-bottleneck. What comes out is thin, and sees many frames in high resolution.
+A tiny network for images is expanded along one axis at a time: frame rate, duration, resolution, depth, width, width of
+the bottleneck. What comes out is thin, and sees many frames in high resolution.
 
 Published: Kinetics-400 69.5 / 73.5 / 76.2 / 77.5 / 79.1 % top-1 (XS, S, M, L, XL, 10 x 3 views).
     unveil train x3d --data labelled/ --out runs/x3d
-The numbers are those of the released script: 300 epochs (L and XL 256), 0.1 for 128 clips (L and XL 0.05 for 64), which is 0.2 for 256.
-It counts widths from 12 channels of the stem, so that the paper's 24 are γ_w = 2. The named models of `STEPS` are the paper's; the order
-of the steps that lead to XS, which changes none of them, is not given by the release.
+The numbers are those of the released script: 300 epochs (L and XL 256), 0.1 for 128 clips (L and XL 0.05 for 64), which is
+0.2 for 256. It counts widths from 12 channels of the stem, so that the paper's 24 are γ_w = 2. The named models of `STEPS`
+are the paper's; the release does not give the order of the steps that lead to XS, which changes none of them.
 """
 
 import math
@@ -37,8 +37,8 @@ PRESETS = {
 
 
 class Factors(NamedTuple):
-    """The six axes: frames from one to the next (γ_τ, the smaller the faster), frames of a clip (γ_t), side in pixels (γ_s), and
-    how many times the base network's width (γ_w), width of the bottleneck (γ_b) and depth (γ_d)."""
+    """The six axes: frames from one to the next (γ_τ, the smaller the faster), frames of a clip (γ_t), side in pixels (γ_s),
+    and how many times the base network's width (γ_w), width of the bottleneck (γ_b) and depth (γ_d)."""
 
     stride: int = 0
     frames: int = 1
@@ -95,9 +95,8 @@ def network(factors: Factors, norm: Norm, divisor: int, norm_first: bool) -> Res
         divisor, norm_first: see `x3d`.
     """
     stem, *widths = (rounded(factors.width * channels, divisor) for channels in CHANNELS)
-    stages = []
-    for number, (width_in, width) in enumerate(zip((stem, *widths), widths, strict=False)):
-        inner = int(factors.bottleneck * width)
+    inners, stages = [int(factors.bottleneck * width) for width in widths], []
+    for number, (width_in, width, inner) in enumerate(zip((stem, *widths), widths, inners, strict=False)):
         blocks = [
             partial(
                 layers.bottleneck,
@@ -119,8 +118,8 @@ def network(factors: Factors, norm: Norm, divisor: int, norm_first: bool) -> Res
             ConvNorm(convolution(stem, stem, (5, 1, 1), groups=stem), norm(stem), nn.ReLU()),
         ),
         stages=stages,
-        width=inner,
-        last=ConvNorm(convolution(widths[-1], inner, (1, 1, 1)), norm(inner), nn.ReLU()),
+        width=inners[-1],
+        last=ConvNorm(convolution(widths[-1], inners[-1], (1, 1, 1)), norm(inners[-1]), nn.ReLU()),
     )
 
 

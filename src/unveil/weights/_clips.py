@@ -87,7 +87,9 @@ def _slowfast(
         size = "R101_8x8" if last.shape[2] > 1 else "R101_16x8"
     size = hints.get("size", size)
     if not hints.keys() & {"size", "alpha"}:
-        notes.append(f"a slow pathway of {size.partition('_')[2]} assumed, from the lateral kernels: --alpha says otherwise")
+        notes.append(
+            f"a slow pathway of {size.partition('_')[2]} assumed, from the lateral kernels: --alpha says otherwise"
+        )
     width, thin = (len(state[f"encoder.{path}.stem.0.conv.weight"]) for path in ("slow", "fast"))
     flags: dict[str, Any] = {"size": size, "width": width, "beta": width // thin, "lateral": lateral}
     if _nonlocal_places(state, "encoder.slow.", blocks):
@@ -108,7 +110,8 @@ def _x3d(state: State, depths: tuple[int, ...], hints: dict[str, Any]) -> tuple[
         return [rounded(width * channels, divisor) for channels in CHANNELS] == widths
 
     depth = next(
-        (of.depth for of in SIZES.values() if tuple(-int(-of.depth * n // 1) for n in BLOCKS) == depths), depths[2] / BLOCKS[2]
+        (of.depth for of in SIZES.values() if tuple(-int(-of.depth * n // 1) for n in BLOCKS) == depths),
+        depths[2] / BLOCKS[2],
     )
     width = next((of.width for of in SIZES.values() for k in (8, 1) if fits(of.width, k)), widths[2] / CHANNELS[2])
     divisor = next((k for k in (8, 1) if fits(width, k)), None)
@@ -118,7 +121,9 @@ def _x3d(state: State, depths: tuple[int, ...], hints: dict[str, Any]) -> tuple[
     named = [name for name, of in SIZES.items() if (of.width, of.bottleneck, of.depth) == (width, bottleneck, depth)]
     # XS, S and M are one network on clips of different sizes.
     size = hints.get("size", "M" if "M" in named or not named else named[0])
-    notes = [] if len(named) < 2 or "size" in hints else [f"size {size} assumed, whose weights {', '.join(named)} share"]
+    notes = (
+        [] if len(named) < 2 or "size" in hints else [f"size {size} assumed, whose weights {', '.join(named)} share"]
+    )
     flags: dict[str, Any] = {"size": size, "width": width, "bottleneck": bottleneck, "depth": depth, "divisor": divisor}
     flags["norm_first"] = "encoder.blocks.0.shortcut.norm.weight" in state
     if "head.hidden.weight" in state:

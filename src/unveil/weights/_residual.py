@@ -44,7 +44,9 @@ def placed(given: Reader, rules: Mapping[str, str]) -> Placed:
     count = {
         (prefix, stage, block): number
         for prefix, stages in blocks.items()
-        for number, (stage, block) in enumerate((stage, block) for stage in sorted(stages) for block in sorted(stages[stage]))
+        for number, (stage, block) in enumerate(
+            (stage, block) for stage in sorted(stages) for block in sorted(stages[stage])
+        )
     }
     state = {
         where.sub(lambda match: f"{match[1]}blocks.{count[match[1], int(match[2]), int(match[3])]}", name): tensor

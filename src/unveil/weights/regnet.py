@@ -42,5 +42,9 @@ def convert(state: State, **hints: Any) -> Converted:
         stages = ",".join(f"{depth}x{width}" for depth, width in zip(depths, shape.widths, strict=True))
         size = f"{'Y' if squeeze else 'X'}:{stages}:{max(groups)}"
     flags = {"size": size, "stem_width": len(stem), **_residual.classes(ours)}
-    notes = ["pycls' published weights see the colours as blue, green, red: swap the first kernel's channels"] if pycls else []
+    notes = (
+        ["pycls' published weights see the colours as blue, green, red: swap the first kernel's channels"]
+        if pycls
+        else []
+    )
     return Converted("regnet", flags, ours, _residual.absent(ours), given.unused, notes)

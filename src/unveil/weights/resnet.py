@@ -32,14 +32,18 @@ def convert(state: State, **hints: Any) -> Converted:
     """
     given = Reader(state)
     pycls = "stem.conv.weight" in given
-    found = _residual.placed(given, _pycls.RULES | {r"stem\.(conv|bn)\.": r"encoder.stem.0.\1."} if pycls else TORCHVISION)
+    found = _residual.placed(
+        given, _pycls.RULES | {r"stem\.(conv|bn)\.": r"encoder.stem.0.\1."} if pycls else TORCHVISION
+    )
     ours = _pycls.renamed_norms(found.state)
     stem = ours["encoder.stem.0.conv.weight"]
     if stem.ndim != 4 or stem.shape[-1] != 7:
         raise UserError("These are not the weights of resnet: its first kernel is 7 x 7, over images.")
     depths, width = found.depths["encoder."], len(stem)
     middle = ours["encoder.blocks.0.branch.b.conv.weight"]
-    flags = {"size": size_of(depths, len(middle), middle.shape[1], width, "encoder.blocks.0.branch.c.conv.weight" in ours)}
+    flags = {
+        "size": size_of(depths, len(middle), middle.shape[1], width, "encoder.blocks.0.branch.c.conv.weight" in ours)
+    }
     flags |= {"width": width} | _residual.classes(ours)
     return Converted("resnet", flags, ours, _residual.absent(ours), given.unused)
 
