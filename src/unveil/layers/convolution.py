@@ -43,11 +43,12 @@ def factorised(
         time_first: over time, then over space (PyTorchVideo).
     """
     middle = middle or width
-    steps = [((1, *kernel[1:]), (1, *stride[1:])), ((kernel[0], 1, 1), (stride[0], 1, 1))]
-    first, second = reversed(steps) if time_first else steps
+    space: tuple[tuple[int, ...], tuple[int, ...]] = ((1, *kernel[1:]), (1, *stride[1:]))
+    time: tuple[tuple[int, ...], tuple[int, ...]] = ((kernel[0], 1, 1), (stride[0], 1, 1))
+    (kernel1, stride1), (kernel2, stride2) = (time, space) if time_first else (space, time)
     return nn.Sequential(
-        ConvNorm(convolution(width_in, middle, *first, groups), norm(middle), nn.ReLU()),
-        convolution(middle, width, *second, groups),
+        ConvNorm(convolution(width_in, middle, kernel1, stride1, groups), norm(middle), nn.ReLU()),
+        convolution(middle, width, kernel2, stride2, groups),
     )
 
 

@@ -34,6 +34,8 @@ PRESETS = {
 
 Size = Literal["debug", "R50", "18", "MC3-18", "R3D-18"]
 KERNEL = (3, 3, 3)
+#: Of the colours of Kinetics, for torchvision's networks.
+MEAN, STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
 
 def middle(width_in: int, width: int) -> int:
@@ -118,7 +120,7 @@ def r2plus1d(
         )
         stem = ConvNorm(conv, norms(width), nn.ReLU())
         stages, out = plain(size, width, norms), 8 * width
-    return classifier(
+    recipe = classifier(
         ResNet(stem, stages, out),
         max(1, frames // (4 if is_deep else 2 if size == "MC3-18" else 8)),
         frames,
@@ -130,3 +132,6 @@ def r2plus1d(
         dropout=(0.5 if is_deep else 0.0) if dropout is None else dropout,
         flip=flip,
     )
+    if not is_deep:
+        recipe.data.mean, recipe.data.std = MEAN, STD
+    return recipe
