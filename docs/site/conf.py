@@ -109,7 +109,9 @@ def on_missing(app: Sphinx, env: Any, node: Any, contnode: nodes.Element) -> nod
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"].removesuffix("()")
-    found = {name: entry for name, entry in env.domains.python_domain.objects.items() if f".{name}".endswith(f".{target}")}
+    found = {
+        name: entry for name, entry in env.domains.python_domain.objects.items() if f".{name}".endswith(f".{target}")
+    }
     public = {name: entry for name, entry in found.items() if entry.objtype != "attribute"}
     places = sorted(public, key=len)
     if not places or (len(places) > 1 and len(places[0]) == len(places[1])):

@@ -169,7 +169,7 @@ def name_of(recipe: str | Callable[..., Recipe]) -> str:
     module = recipe.__module__
     if module.startswith("unveil.recipes."):
         stem = module.removeprefix("unveil.recipes.")
-        return stem if stem == recipe.__name__ else f"{stem}:{recipe.__name__}"
+        return stem if stem == recipe.__name__.removesuffix("_") else f"{stem}:{recipe.__name__}"
     return f"{inspect.getfile(recipe)}:{recipe.__name__}"
 
 

@@ -11,7 +11,7 @@ gradients come out with respect to the reference's own parameters. Then each num
     quantities:  output of the reference → quantity of ours with its arguments, one word each; an output that is not here goes
                  by its own name
     left_out:    output → why it is not compared
-    variants:    variant → hints of its own
+    variants:    variant → hints and quantities of its own
 """
 
 from __future__ import annotations
@@ -48,20 +48,18 @@ class Compared(NamedTuple):
     deviation: Deviation
 
 
+#: What `<system>.yaml` may say, and what it may say of one variant.
+FACTS = {"hints", "mask", "labels", "quantities", "left_out", "variants"}
+OWN_FACTS = {"hints", "quantities"}
+
+
 def facts_of(golden: Golden) -> dict[str, Any]:
     """What `<system>.yaml` says of this file."""
     facts = yaml.safe_load((HERE / f"{golden['system']}.yaml").read_text())
     own = facts.get("variants", {}).get(golden["variant"], {})
-    if strange := own.keys() - {"hints"} | facts.keys() - {
-        "hints",
-        "mask",
-        "labels",
-        "quantities",
-        "left_out",
-        "variants",
-    }:
+    if strange := (facts.keys() - FACTS) | (own.keys() - OWN_FACTS):
         raise NotImplementedError(f"{golden['system']}.yaml: what is {', '.join(sorted(strange))}?")
-    return facts | {"hints": facts.get("hints", {}) | own.get("hints", {})}
+    return facts | {fact: facts.get(fact, {}) | own.get(fact, {}) for fact in OWN_FACTS}
 
 
 def value_of(golden: Golden, value: Any) -> Any:

@@ -1,7 +1,6 @@
 """Published sizes: the rows of published.csv that belong to recipes of ours, and ours beside them.
 
-`published.yaml` names the recipe and flags of each row: system → variant → {recipe, flags}, or {left_out: why}. A variant that
-stands in the table for several inputs has its input behind its name. Every row of a system in the file must be there.
+`published.yaml` names the recipe and flags of each row, or says why it is left out. Every row of a system in that file must be there.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from unveil.sizes import gmacs, sample
 #: How far parameters and multiply–adds may be from the published ones.
 PARAMETERS, GMACS = 0.005, 0.02
 #: Of the table.
-COLUMNS = ("params_M", "gmacs")
+WHICH, COLUMNS = ("system", "variant", "input"), ("params_M", "gmacs")
 
 
 class Row(NamedTuple):
@@ -46,17 +45,17 @@ def rows() -> list[Row]:
         AssertionError: a row of a known system is missing there, or something there is no row.
     """
     known = yaml.safe_load((HERE / "published.yaml").read_text())
+    systems = {entry["system"] for entry in known}
+    found, used = [], []
     with (HERE / "published.csv").open(newline="") as file:
-        table = [row for row in csv.DictReader(file) if row["system"] in known]
-    found, used = [], set()
+        table = [row for row in csv.DictReader(file) if row["system"] in systems]
     for row in table:
-        variants = known[row["system"]]
-        name = next((n for n in (f"{row['variant']} {row['input']}", row["variant"]) if n in variants), None)
-        assert name is not None, f"published.yaml lacks {row['system']}: {row['variant']} ({row['input']})"
-        used.add((row["system"], name))
+        entries = [entry for entry in known if all(row[key] == entry[key] for key in WHICH if key in entry)]
+        assert len(entries) == 1, f"published.yaml has {len(entries)} entries for {[row[key] for key in WHICH]}"
         numbers = [float(row[column]) if row[column] else None for column in COLUMNS]
-        found.append(Row(row["system"], row["variant"], row["input"], *numbers, row["source"], variants[name]))
-    strange = {(system, name) for system, variants in known.items() for name in variants} - used
+        found.append(Row(*(row[key] for key in WHICH), *numbers, row["source"], entries[0]))
+        used.append(entries[0])
+    strange = [entry for entry in known if entry not in used]
     assert not strange, f"no rows of published.csv: {strange}"
     return found
 

@@ -18,7 +18,15 @@ def test_numbers_are_the_references(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mae-pretrain-norm", "mae_st-finetune", "videomae-pretrain-raw", "vit-tiny_token_c64"]
+    "name",
+    [
+        "mae-pretrain-norm",
+        "mae_st-finetune",
+        "videomae-pretrain-raw",
+        "vit-tiny_token_c64",
+        "resnext-b2222_8x4d_c64",
+        "slow-8x8_r50_w16_c64",
+    ],
 )
 def test_wrong_numbers_are_noticed(name: str) -> None:
     """Of other weights every number of the network is another, of another input the mask and the targets, too."""

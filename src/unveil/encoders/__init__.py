@@ -2,18 +2,27 @@
 
 from unveil.encoders.encoder import Encoder
 from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
+from unveil.encoders.resnet import DEPTHS, Inflation, ResNet, pyramid, stage
+from unveil.encoders.slowfast import Lateral, SlowFast
 from unveil.encoders.vit import SIZES, Dimensions, Size, ViT, dimensions
 
 __all__ = [
+    "DEPTHS",
     "MVIT",
     "MVITV2",
     "SIZES",
     "Dimensions",
     "Encoder",
+    "Inflation",
+    "Lateral",
     "MViT",
+    "ResNet",
     "Scales",
     "Size",
+    "SlowFast",
     "ViT",
     "dimensions",
+    "pyramid",
     "scales",
+    "stage",
 ]

@@ -118,7 +118,9 @@ def compared(run: Run, network: Network, theirs: Reverted, config: dict[str, Any
         return None
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        save_file({name: value.cpu().clone() for name, value in theirs.state.items()}, f"{folder}/{WEIGHTS}", {"format": "pt"})
+        save_file(
+            {name: value.cpu().clone() for name, value in theirs.state.items()}, f"{folder}/{WEIGHTS}", {"format": "pt"}
+        )
         Path(folder, CONFIG).write_text(json.dumps(config), encoding="utf-8")
         logging = transformers.logging
         level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -133,7 +135,9 @@ def compared(run: Run, network: Network, theirs: Reverted, config: dict[str, Any
             if bars:
                 logging.enable_progress_bar()
     if wrong := [f"{key}: {', '.join(map(str, value))}" for key, value in info.items() if value]:
-        raise UserError(f"{theirs.architecture} of transformers {transformers.__version__} does not fit: {'; '.join(wrong)}.")
+        raise UserError(
+            f"{theirs.architecture} of transformers {transformers.__version__} does not fit: {'; '.join(wrong)}."
+        )
     with torch.no_grad():
         ours, answers = _answers(run, theirs.architecture, model.eval(), x)
     return compare(ours, answers, f"transformers' {theirs.architecture}")

@@ -55,7 +55,12 @@ def onnx_program(network: Network, x: Tensor) -> tuple[bytes, Deviation]:
         )
     with _quiet():
         made = torch.onnx.export(
-            _traced(network, x), (), dynamo=True, input_names=[network.input], output_names=[network.output], verbose=False
+            _traced(network, x),
+            (),
+            dynamo=True,
+            input_names=[network.input],
+            output_names=[network.output],
+            verbose=False,
         )
     assert made is not None
     model = made.model_proto

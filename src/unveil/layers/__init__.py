@@ -2,22 +2,44 @@
 
 from unveil.layers.attention import Attention, attend
 from unveil.layers.block import Block, LayerNorm, run_blocks
+from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool
 from unveil.layers.dropout import Dropout, DropPath, seed_dropout
-from unveil.layers.initialise import xavier
+from unveil.layers.initialise import he, xavier
 from unveil.layers.mlp import Mlp
+from unveil.layers.non_local import NonLocal, Similarity
+from unveil.layers.norms import Norm, NormKind, norm_of
 from unveil.layers.pooling import PoolingAttention, PoolingBlock, RelativePositions
+from unveil.layers.recompute import recomputed
+from unveil.layers.residual import Residual, basic, bottleneck
+from unveil.layers.squeeze import SqueezeExcite, Swish
 
 __all__ = [
     "Attention",
     "Block",
+    "ConvNorm",
     "DropPath",
     "Dropout",
     "LayerNorm",
     "Mlp",
+    "NonLocal",
+    "Norm",
+    "NormKind",
     "PoolingAttention",
     "PoolingBlock",
     "RelativePositions",
+    "Residual",
+    "Similarity",
+    "SqueezeExcite",
+    "Swish",
     "attend",
+    "basic",
+    "bottleneck",
+    "convolution",
+    "factorised",
+    "he",
+    "max_pool",
+    "norm_of",
+    "recomputed",
     "run_blocks",
     "seed_dropout",
     "xavier",

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from unveil.layers.attention import Attention, QkvBias
 from unveil.layers.dropout import DropPath
 from unveil.layers.mlp import Mlp
+from unveil.layers.recompute import recomputed
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -66,15 +66,14 @@ class Block(nn.Module):
 
 
 def run_blocks(blocks: Iterable[nn.Module], x: Tensor, *context: Any, recompute: bool = False) -> Tensor:
-    """Pass tokens through blocks; with `recompute` keep no activations inside them for the backward pass.
+    """Pass tokens or a map through blocks; with `recompute` keep no activations inside them for the backward pass.
 
     Args:
         blocks: `(x, *context) → x`.
-        x: tokens [B, N, D].
+        x: tokens [B, N, D], or a map.
         context: what each block is given besides.
-        recompute: compute activations again instead of keeping them.
+        recompute: see `recomputed`.
     """
-    recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
-        x = checkpoint(block, x, *context, use_reentrant=False) if recompute else block(x, *context)
+        x = recomputed(block, x, *context) if recompute else block(x, *context)
     return x

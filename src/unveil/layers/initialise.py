@@ -12,3 +12,12 @@ def xavier(module: nn.Module) -> None:
             nn.init.xavier_uniform_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def he(module: nn.Module) -> None:
+    """Normal He weights, by the number of outputs, and zero biases for every convolution inside (He et al. 2015)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def find(name: str) -> Callable[..., Any]:
                 f"There is no recipe {name!r}{_nearest(name, names())}. `unveil recipes` lists them; "
                 "a recipe of your own is given as my.py:function."
             )
-        function = where
+        function = f"{where}_" if keyword.iskeyword(where) else where  # `def nonlocal` cannot be
     if where in names():
         where = f"{__name__}.{where}"
     module = _load(Path(where)) if where.endswith(".py") else _import(where, name)

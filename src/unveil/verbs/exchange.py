@@ -33,7 +33,7 @@ def import_(
         file: .pth, .pt or .safetensors, a folder that transformers wrote, or hub:NAME (hub:OWNER/NAME@REVISION) for one on
             the Hugging Face Hub; nothing in it is run.
         out: run folder to write.
-        recipe: the system it is of: mae, mae_st, videomae or vit (timm's and torchvision's names); a folder says so itself.
+        recipe: the system it is of: mae, videomae, vit, resnet, slowfast …; `pytorchvideo` finds out by itself, and a folder says so.
         classes: names of the classes: a text file with one a line, a .json, imagenet or kinetics400; numbers by default.
         num_heads: attention heads of the encoder, where the family's rule is not the checkpoint's.
         decoder_num_heads: the same of the decoder.

@@ -1,0 +1,120 @@
+"""Residual blocks of convolutions: the bottleneck and the plain one, over any number of axes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from unveil.layers.convolution import ConvNorm, Convolve, convolution
+from unveil.layers.norms import Norm, silence
+
+
+class Residual(nn.Module):
+    """act(shortcut(x) + branch(x)) (He et al. 2016), then whatever is inserted.
+
+    Args:
+        branch: map → map.
+        shortcut: the same, where the shape changes; None for x itself.
+        act: after the sum.
+        inserted: what stands after this block: a non-local block, a pooling.
+    """
+
+    def __init__(
+        self, branch: nn.Module, shortcut: nn.Module | None, act: nn.Module, inserted: nn.Module | None = None
+    ):
+        super().__init__()
+        self.branch = branch
+        self.shortcut = nn.Identity() if shortcut is None else shortcut
+        self.act = act
+        self.inserted = nn.Identity() if inserted is None else inserted
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, C, *S] → [B, C', *S']."""
+        return self.inserted(self.act(self.shortcut(x) + self.branch(x)))
+
+
+def shortcut(width_in: int, width: int, stride: Sequence[int], norm: Norm | None) -> nn.Module | None:
+    """A projection where width or resolution changes; None where they do not."""
+    if width_in == width and all(step == 1 for step in stride):
+        return None
+    conv = convolution(width_in, width, (1,) * len(stride), stride)
+    return ConvNorm(conv, nn.Identity() if norm is None else norm(width))
+
+
+def bottleneck(
+    width_in: int,
+    width: int,
+    stride: Sequence[int],
+    *,
+    inner: int,
+    kernels: Sequence[Sequence[int]],
+    norm: Norm,
+    groups: int = 1,
+    convolve: Convolve = convolution,
+    squeeze: nn.Module | None = None,
+    act: Callable[[], nn.Module] = nn.ReLU,
+    squeeze_first: bool = False,
+    zero_last: bool = True,
+    norm_shortcut: bool = True,
+    inserted: nn.Module | None = None,
+) -> Residual:
+    """Narrow, convolve, widen.
+
+    Args:
+        width_in, width: of the map before and after.
+        stride: of the second convolution, one number for each axis.
+        inner: width of the second convolution.
+        kernels: of the three convolutions.
+        norm: channels → norm.
+        groups: of the second convolution: its cardinality (ResNeXt), or `inner` for a channelwise one (X3D).
+        convolve: makes the second convolution.
+        squeeze: squeeze and excitation after the second convolution.
+        act: after the second convolution; the others are rectified.
+        squeeze_first: squeeze before that activation (X3D) and not after it (RegNet).
+        zero_last: the last norm's factors begin at zero (Goyal et al. 2017), so the block begins as its shortcut.
+        norm_shortcut: a norm follows a projected shortcut.
+        inserted: see `Residual`.
+    """
+    first, second, third = kernels
+    steps: OrderedDict[str, nn.Module] = OrderedDict()
+    steps["a"] = ConvNorm(convolution(width_in, inner, first), norm(inner), nn.ReLU())
+    middle = convolve(inner, inner, second, stride, groups)
+    if squeeze is not None and squeeze_first:
+        steps["b"] = ConvNorm(middle, norm(inner))
+        steps["squeeze"] = squeeze
+        steps["act"] = act()
+    else:
+        steps["b"] = ConvNorm(middle, norm(inner), act())
+        if squeeze is not None:
+            steps["squeeze"] = squeeze
+    last = silence(norm(width)) if zero_last else norm(width)
+    steps["c"] = ConvNorm(convolution(inner, width, third), last)
+    across = shortcut(width_in, width, stride, norm if norm_shortcut else None)
+    return Residual(nn.Sequential(steps), across, nn.ReLU(), inserted)
+
+
+def basic(
+    width_in: int,
+    width: int,
+    stride: Sequence[int],
+    *,
+    kernel: Sequence[int],
+    norm: Norm,
+    convolve: Convolve = convolution,
+    zero_last: bool = True,
+) -> Residual:
+    """Two convolutions of the same kernel (the ResNets of 18 and 34 layers).
+
+    Args:
+        width_in, width, stride, norm, zero_last: see `bottleneck`; the first convolution has the stride.
+        kernel: of both.
+        convolve: makes both.
+    """
+    last = silence(norm(width)) if zero_last else norm(width)
+    steps: OrderedDict[str, nn.Module] = OrderedDict(
+        a=ConvNorm(convolve(width_in, width, kernel, stride), norm(width), nn.ReLU()),
+        b=ConvNorm(convolve(width, width, kernel, (1,) * len(kernel)), last),
+    )
+    return Residual(nn.Sequential(steps), shortcut(width_in, width, stride, norm), nn.ReLU())
