@@ -109,6 +109,8 @@ def millions(objective: torch.nn.Module, tables: bool = True) -> float:
 
 # Counted on the reference implementations at 224²; VideoMAE's fixed tables are no part of its state, so not of these.
 PUBLISHED = [
+    ("s3d", {}, 8.32, True),
+    ("s3dg", {"num_classes": 512, "stem": "blocks"}, 9.6708, True),
     ("vit", {"size": "S"}, 22.0507, True),
     ("vit", {"size": "B"}, 86.5677, True),
     ("vit", {"size": "B", "crop": 384}, 86.8595, True),
@@ -146,7 +148,7 @@ def test_published_size(name: str, flags: dict[str, Any], published: float, tabl
 
 
 def test_names() -> None:
-    assert recipes.names() == ["mae", "mae_st", "videomae", "vit"]
+    assert recipes.names() == ["mae", "mae_st", "s3d", "s3dg", "videomae", "vit"]
     assert recipes.find("unveil.recipes.mae:mae") is recipes.find("mae")
 
 
@@ -187,7 +189,7 @@ def test_vit_takes_images_or_clips() -> None:
     assert clips.objective.encoder.patchify.size == (2, 16, 16)
 
 
-@pytest.mark.parametrize("name", ["vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"])
+@pytest.mark.parametrize("name", ["s3d", "s3dg", "vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"])
 def test_several_labels(name: str) -> None:
     objective = kit.small(ALL[name], multi_label=True).objective
     batch = kit.batch_for(objective)
@@ -198,6 +200,6 @@ def test_several_labels(name: str) -> None:
 
 
 def test_flip_can_be_turned_off() -> None:
-    for name in ("vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"):
+    for name in ("s3d", "s3dg", "vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"):
         with_flip, without = (len(kit.small(ALL[name], flip=flip).data.transform) for flip in (True, False))
         assert with_flip == without + 1

@@ -3,7 +3,21 @@
 from unveil.layers.attention import Attention
 from unveil.layers.block import Block, LayerNorm, run_blocks
 from unveil.layers.dropout import Dropout, DropPath, seed_dropout
-from unveil.layers.initialise import xavier
+from unveil.layers.initialise import he, xavier
 from unveil.layers.mlp import Mlp
+from unveil.layers.recompute import recompute, statistics_kept
 
-__all__ = ["Attention", "Block", "DropPath", "Dropout", "LayerNorm", "Mlp", "run_blocks", "seed_dropout", "xavier"]
+__all__ = [
+    "Attention",
+    "Block",
+    "DropPath",
+    "Dropout",
+    "LayerNorm",
+    "Mlp",
+    "he",
+    "recompute",
+    "run_blocks",
+    "seed_dropout",
+    "statistics_kept",
+    "xavier",
+]

@@ -7,11 +7,11 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from unveil.layers.attention import Attention, QkvBias
 from unveil.layers.dropout import DropPath
 from unveil.layers.mlp import Mlp
+from unveil.layers.recompute import recompute as recomputed
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -68,5 +68,5 @@ def run_blocks(blocks: Iterable[nn.Module], x: Tensor, mask: Tensor | None = Non
     """Pass tokens through blocks; with `recompute` keep no activations inside them for the backward pass."""
     recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
-        x = checkpoint(block, x, mask, use_reentrant=False) if recompute else block(x, mask)
+        x = recomputed(block, x, mask) if recompute else block(x, mask)
     return x
