@@ -192,7 +192,9 @@ class S3D(Encoder):
         return int(rest[0]) + 1 if part == "blocks" else 0
 
 
-_NO_MASKS = "Inception (s3d, s3dg) sees whole clips: its convolutions have no place for what is masked. Use a transformer."
+_NO_MASKS = (
+    "Inception (s3d, s3dg) sees whole clips: its convolutions have no place for what is masked. Use a transformer."
+)
 
 
 def _cube(channels: int, out: int, norm: Norm, separable: bool, side: int = 3, stride: int = 1) -> nn.Module:

@@ -3,6 +3,7 @@
 from unveil.layers.attention import Attention
 from unveil.layers.block import Block, LayerNorm, run_blocks
 from unveil.layers.dropout import Dropout, DropPath, seed_dropout
+from unveil.layers.folding import channels_last, folded
 from unveil.layers.initialise import he, xavier
 from unveil.layers.mlp import Mlp
 from unveil.layers.recompute import recompute, statistics_kept
@@ -14,6 +15,8 @@ __all__ = [
     "Dropout",
     "LayerNorm",
     "Mlp",
+    "channels_last",
+    "folded",
     "he",
     "recompute",
     "run_blocks",

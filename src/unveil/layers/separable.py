@@ -118,5 +118,3 @@ class DropFirst(nn.Module):
 def scaled(width: int, factor: float) -> int:
     """A share of a number of channels, at least 4."""
     return max(4, math.ceil(width * factor))
-
-

@@ -23,7 +23,9 @@ def size_of(width: int) -> str:
     """
     sizes = {scaled(STEM[0], factor): name for name, factor in WIDTHS.items()}
     if width not in sizes:
-        raise UserError(f"The checkpoint's first convolution has {width} channels; there are {', '.join(map(str, sizes))}.")
+        raise UserError(
+            f"The checkpoint's first convolution has {width} channels; there are {', '.join(map(str, sizes))}."
+        )
     return sizes[width]
 
 

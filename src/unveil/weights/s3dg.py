@@ -9,6 +9,8 @@ from unveil.weights import _inception
 from unveil.weights._converted import Converted, Reader, State
 
 BLOCKS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
+#: Shape of the first convolution's kernel, channels first → its kind here.
+STEMS: dict[tuple[int, ...], str] = {(3, 3, 7, 7): "flat", (24, 2, 4, 4): "blocks"}
 #: Their kind of convolution with its norm → ours; what is taken apart has two of each.
 ONE = {r"conv1\.": "conv.", r"bn1\.": "norm."}
 TWO = {r"conv1\.": "0.conv.", r"bn1\.": "0.norm.", r"conv2\.": "1.conv.", r"bn2\.": "1.norm."}
@@ -44,15 +46,17 @@ def convert(state: State, **flags: Any) -> Converted:
     """
     given = Reader(state)
     weight = given["conv1.conv1.weight"]
-    stem = {(3, 3, 7, 7): "flat", (24, 2, 4, 4): "blocks"}.get(tuple(weight.shape[1:]))
+    stem = STEMS.get(tuple(weight.shape[1:]))
     if stem is None:
-        raise UserError(f"The checkpoint's first convolution is of shape {tuple(weight.shape)}: neither 3×7×7 nor blocks.")
+        raise UserError(
+            f"The checkpoint's first convolution is of shape {tuple(weight.shape)}: neither 3×7×7 nor blocks."
+        )
     first = "1." if stem == "blocks" else ""
     stems = {theirs: f"encoder.stem.conv1.{first}{ours}" for theirs, ours in ONE.items()}
     ours = _inception.renamed(given, RULES | {rf"conv1\.{theirs}": ours for theirs, ours in stems.items()})
     text = [given[name] for name in given if name.startswith("text_module.")]
     notes = [f"the text tower ({len(text)} tensors) is left out"] if text else []
-    found = {"size": _inception.size_of(len(weight)), "stem": stem}
+    found: dict[str, Any] = {"size": _inception.size_of(len(weight)), "stem": stem}
     if "fc.weight" in given:
         found["num_classes"] = len(given["fc.weight"])
     absent = () if "num_classes" in found else ("head.",)
