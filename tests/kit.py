@@ -185,8 +185,8 @@ def check_masks(recipe: Callable[..., Recipe]) -> None:
 
 
 def check_checkpointing(recipe: Callable[..., Recipe]) -> None:
-    """Recomputing activations changes neither the loss nor a gradient."""
-    gradients = []
+    """Recomputing activations changes neither the loss nor a gradient, and moves running statistics once."""
+    gradients, buffers = [], []
     for recompute in (False, True):
         objective = small(recipe).objective.train()
         for module in objective.modules():
@@ -196,5 +196,8 @@ def check_checkpointing(recipe: Callable[..., Recipe]) -> None:
         loss = objective(batch_for(objective))["loss"]
         loss.backward()
         gradients.append([loss.detach(), *[p.grad for p in objective.parameters()]])
+        buffers.append(list(objective.buffers()))
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain)
+    for plain, recomputed in zip(*buffers, strict=True):
+        assert torch.equal(recomputed, plain)

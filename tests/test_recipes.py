@@ -121,7 +121,7 @@ def test_published_size(name: str, flags: dict[str, Any], published: float) -> N
 
 
 def test_names() -> None:
-    assert recipes.names() == ["mae", "mae_st", "mvit", "mvitv2", "videomae", "vit"]
+    assert {"mae", "mae_st", "videomae", "vit"} < set(recipes.names())
     assert recipes.find("unveil.recipes.mae:mae") is recipes.find("mae")
 
 
@@ -162,7 +162,7 @@ def test_vit_takes_images_or_clips() -> None:
     assert clips.objective.encoder.patchify.size == (2, 16, 16)
 
 
-@pytest.mark.parametrize("name", ["mvit", "mvitv2", "vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"])
+@pytest.mark.parametrize("name", [name for name in ALL if "num_classes" in inspect.signature(ALL[name]).parameters])
 def test_several_labels(name: str) -> None:
     objective = kit.small(ALL[name], multi_label=True).objective
     batch = kit.batch_for(objective)
@@ -173,6 +173,6 @@ def test_several_labels(name: str) -> None:
 
 
 def test_flip_can_be_turned_off() -> None:
-    for name in ("mvit", "mvitv2", "vit", "mae:finetune", "mae_st:finetune", "videomae:finetune"):
+    for name in [name for name in ALL if "flip" in inspect.signature(ALL[name]).parameters]:
         with_flip, without = (len(kit.small(ALL[name], flip=flip).data.transform) for flip in (True, False))
         assert with_flip == without + 1

@@ -128,6 +128,9 @@ class Recipe:
         optimizer, schedule, loader: see there.
         clip_gradient: largest norm of the gradient; 0 for no clipping.
         ema: decay of an average of the weights kept beside them (used for evaluation); 0 for none.
+        precise_bn: steps whose batches give batch norms their statistics anew, before every measurement and at the end; at most
+            an epoch's; 0 keeps the moving averages.
+        sync_batch_norm: batch norms see the micro-batches of all processes at once; on GPUs.
         class_weights: weight classes by the inverse of their frequency in the loss (supervised recipes).
         compile: compile each block with torch.compile.
         checkpointing: recompute activations in the backward pass: less memory, about a third more time.
@@ -142,6 +145,8 @@ class Recipe:
     loader: Loader = field(default_factory=Loader)
     clip_gradient: float = 0.0
     ema: float = 0.0
+    precise_bn: int = 0
+    sync_batch_norm: bool = False
     class_weights: bool = False
     compile: bool = False
     checkpointing: bool = False

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 from media import numbered_frames, write_video
 from PIL import Image as Picture
 
-from unveil.data import Dataset, Image, Manifest, MultiScaleCrop, RandomResizedCrop, Uniform, Video, VideoReader
+from unveil.data import (
+    Dataset,
+    Image,
+    Manifest,
+    MultiScaleCrop,
+    RandomResizedCrop,
+    RandomShortSideCrop,
+    Uniform,
+    Video,
+    VideoReader,
+)
 from unveil.data.boxes import Box
 from unveil.data.transforms import CropFirst, HorizontalFlip, RandAugment
 from unveil.recipe import Data
@@ -59,8 +69,13 @@ def test_after_a_change_of_size(tmp_path):
 
 @pytest.mark.parametrize(
     "transform",
-    [RandomResizedCrop(32), RandomResizedCrop(40, scale=(0.5, 1.0), bicubic=True), MultiScaleCrop(48)],
-    ids=["bilinear", "bicubic", "multiscale"],
+    [
+        RandomResizedCrop(32),
+        RandomResizedCrop(40, scale=(0.5, 1.0), bicubic=True),
+        MultiScaleCrop(48),
+        RandomShortSideCrop(48, 60, 90),
+    ],
+    ids=["bilinear", "bicubic", "multiscale", "short side"],
 )
 def test_samples_are_those_of_the_transform(tmp_path, monkeypatch, transform):
     for number in range(3):

@@ -14,6 +14,7 @@ from unveil.data.transforms import (
     RandAugment,
     RandomErasing,
     RandomResizedCrop,
+    RandomShortSideCrop,
     ResizeShort,
     three_crops,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "RandAugment",
     "RandomErasing",
     "RandomResizedCrop",
+    "RandomShortSideCrop",
     "ResizeShort",
     "Row",
     "Sample",

@@ -56,22 +56,58 @@ class MultiScaleCrop(v2.Transform):
         return f"size={self.size}, scales={self.scales}, max_distort={self.max_distort}"
 
 
+class RandomShortSideCrop(v2.Transform):
+    """Scale jitter: the short side resized to a random size, then a square cut out at random (VGG, arXiv:1409.1556 section 3.1).
+
+    The part is cut out first, of whole pixels, and then resized: so its scale is the drawn one within a pixel of the source.
+
+    Args:
+        size: side of the result.
+        low, high: range of the short side's size; every whole number is equally likely.
+        inverse: draw 1 / size uniformly instead (SlowFast's option, arXiv:1812.03982).
+    """
+
+    def __init__(self, size: int, low: int, high: int, inverse: bool = False):
+        super().__init__()
+        if not 0 < size <= low <= high:
+            raise ValueError(f"a crop of {size} must fit into short sides of {low} to {high}, and these must ascend")
+        self.size, self.low, self.high, self.inverse = size, low, high, inverse
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = F.get_size(flat_inputs[0])
+        short = min(height, width)
+        if self.inverse:
+            drawn = round(1 / _between(1 / self.high, 1 / self.low))
+        else:
+            drawn = self.low + int(torch.randint(self.high - self.low + 1, ()))
+        side = min(short, max(1, round(short * self.size / drawn)))
+        top, left = (int(torch.randint(length - side + 1, ())) for length in (height, width))
+        return {"top": top, "left": left, "height": side, "width": side}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return F.resized_crop(inpt, **params, size=[self.size, self.size], antialias=True)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, low={self.low}, high={self.high}, inverse={self.inverse}"
+
+
 class CropFirst:
     """A transform that cuts out a part and resizes it, in two steps: so a reader need not convert the rest.
 
     Together they equal the transform, bit for bit, and draw the same from the random generator.
 
     Args:
-        transform: `RandomResizedCrop` or `MultiScaleCrop`.
+        transform: `RandomResizedCrop`, `MultiScaleCrop` or `RandomShortSideCrop`.
     """
 
-    def __init__(self, transform: v2.RandomResizedCrop | MultiScaleCrop):
+    def __init__(self, transform: v2.RandomResizedCrop | MultiScaleCrop | RandomShortSideCrop):
         self._transform = transform
 
     @staticmethod
     def of(transform: Any) -> CropFirst | None:
         """None for a transform that begins with something else."""
-        return CropFirst(transform) if isinstance(transform, v2.RandomResizedCrop | MultiScaleCrop) else None
+        kinds = v2.RandomResizedCrop | MultiScaleCrop | RandomShortSideCrop
+        return CropFirst(transform) if isinstance(transform, kinds) else None
 
     def box(self, height: int, width: int) -> Box:
         """Draw the part."""

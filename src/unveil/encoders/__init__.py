@@ -3,6 +3,7 @@
 from unveil.encoders.encoder import Encoder
 from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
 from unveil.encoders.resnet import DEPTHS, Inflation, ResNet, pyramid, stage
+from unveil.encoders.s3d import S3D, Inception, Stem
 from unveil.encoders.slowfast import Lateral, SlowFast
 from unveil.encoders.vit import SIZES, Dimensions, Size, ViT, dimensions
 
@@ -10,9 +11,11 @@ __all__ = [
     "DEPTHS",
     "MVIT",
     "MVITV2",
+    "S3D",
     "SIZES",
     "Dimensions",
     "Encoder",
+    "Inception",
     "Inflation",
     "Lateral",
     "MViT",
@@ -20,6 +23,7 @@ __all__ = [
     "Scales",
     "Size",
     "SlowFast",
+    "Stem",
     "ViT",
     "dimensions",
     "pyramid",

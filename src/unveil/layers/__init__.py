@@ -4,12 +4,13 @@ from unveil.layers.attention import Attention, attend
 from unveil.layers.block import Block, LayerNorm, run_blocks
 from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool
 from unveil.layers.dropout import Dropout, DropPath, seed_dropout
+from unveil.layers.folding import channels_last, folded
 from unveil.layers.initialise import he, xavier
 from unveil.layers.mlp import Mlp
 from unveil.layers.non_local import NonLocal, Similarity
 from unveil.layers.norms import Norm, NormKind, norm_of
 from unveil.layers.pooling import PoolingAttention, PoolingBlock, RelativePositions
-from unveil.layers.recompute import recomputed
+from unveil.layers.recompute import recomputed, statistics_kept
 from unveil.layers.residual import Residual, basic, bottleneck
 from unveil.layers.squeeze import SqueezeExcite, Swish
 
@@ -34,13 +35,16 @@ __all__ = [
     "attend",
     "basic",
     "bottleneck",
+    "channels_last",
     "convolution",
     "factorised",
+    "folded",
     "he",
     "max_pool",
     "norm_of",
     "recomputed",
     "run_blocks",
     "seed_dropout",
+    "statistics_kept",
     "xavier",
 ]

@@ -14,10 +14,15 @@ MAX_POOLS: dict[int, Any] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
 def convolution(
-    width_in: int, width: int, kernel: Sequence[int], stride: Sequence[int] | int = 1, groups: int = 1
+    width_in: int,
+    width: int,
+    kernel: Sequence[int],
+    stride: Sequence[int] | int = 1,
+    groups: int = 1,
+    padding: Sequence[int] | None = None,
 ) -> nn.Module:
-    """A convolution without bias that keeps the size but for its stride; kernels are odd."""
-    padding = tuple(k // 2 for k in kernel)
+    """A convolution without bias; with an odd kernel's own padding, half of it, it keeps the size but for its stride."""
+    padding = tuple(k // 2 for k in kernel) if padding is None else tuple(padding)
     step = stride if isinstance(stride, int) else tuple(stride)
     make = CONVOLUTIONS[len(kernel)]
     return make(width_in, width, tuple(kernel), step, padding, groups=groups, bias=False)

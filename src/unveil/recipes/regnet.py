@@ -185,4 +185,5 @@ def regnet(
         optimizer=Optimizer(kind="sgd", lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-5),
         schedule=Schedule(epochs=100, warmup=5, batch=1024),
         loader=Loader(batch=64),
+        precise_bn=32,  # pycls: 32,768 images
     )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from unveil.data import CenterCrop, Dense, HorizontalFlip, RandomResizedCrop, ResizeShort, Video
+from unveil.data import CenterCrop, Dense, HorizontalFlip, RandomShortSideCrop, ResizeShort, Video
 from unveil.encoders import DEPTHS, Encoder, Inflation, ResNet, pyramid
 from unveil.errors import UserError
 from unveil.heads import ConvolutionalHead
@@ -138,10 +138,7 @@ def classifier(
         ),
         data=Data(
             Video(Dense(frames, stride)),
-            transform=[
-                RandomResizedCrop(crop),
-                *[HorizontalFlip()] * flip,
-            ],  # published: short side 256 to 320, then a crop
+            transform=[RandomShortSideCrop(crop, crop * 8 // 7, crop * 10 // 7), *[HorizontalFlip()] * flip],
             evaluation=[ResizeShort(test), CenterCrop(test)],
             mean=MEAN,
             std=STD,
@@ -151,6 +148,7 @@ def classifier(
         optimizer=Optimizer(kind="sgd", lr=0.4, momentum=0.9, nesterov=True, weight_decay=1e-4),
         schedule=Schedule(epochs=196, warmup=34, batch=64),
         loader=Loader(batch=8),
+        precise_bn=200,
     )
 
 

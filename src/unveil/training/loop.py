@@ -27,7 +27,7 @@ from unveil.layers import seed_dropout
 from unveil.recipe import Recipe
 from unveil.run import WEIGHTS, choose_device, load
 from unveil.storage import write_json
-from unveil.training import checkpoint, nonfinite, processes
+from unveil.training import checkpoint, nonfinite, processes, statistics
 from unveil.training import optimizer as optimizers
 from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
 from unveil.training.log import Log, make_loggers
@@ -101,9 +101,14 @@ def _average(objective: nn.Module, decay: float) -> AveragedModel:
         # A divided network's parameters are averaged piece by piece, each process its own; buffers are whole.
         return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
 
-    return AveragedModel(
-        objective, multi_avg_fn=lambda old, new, count: average(here(old), here(new), count), use_buffers=True
-    )
+    def move(old: Any, new: Any, count: Any) -> None:
+        if old[0].is_floating_point():
+            average(here(old), here(new), count)
+        else:  # a counter: its average, cut to a whole number, would never move
+            for mine, its in zip(old, new, strict=True):
+                mine.copy_(its)
+
+    return AveragedModel(objective, multi_avg_fn=move, use_buffers=True)
 
 
 def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
@@ -166,6 +171,8 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
     micro = max(1, min(loader.batch // data.repeats, math.ceil(order.batch / world)))
     total, warmup = plan_steps(recipe.schedule, order.steps_per_epoch, plan.max_steps)
     peak, minimum = rates(recipe.optimizer, recipe.schedule, batch)
+    if recipe.sync_batch_norm:
+        processes.synchronised(fabric, objective)
     average = _average(objective, recipe.ema) if recipe.ema else None
     resumed = checkpoint.latest(plan.out, objective, notes.append)
     # Divided networks replace their parameters: optimisers are made afterwards.
@@ -190,6 +197,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
         f"{world} × {fabric.device.type}), "
         f"learning rate {recipe.optimizer.lr:g} × {batch}/256 = {peak:.3g}, warm-up {warmup} steps"
     )
+    notes += statistics.told(objective, micro * data.repeats, world, recipe.sync_batch_norm)
     for note in notes:
         say(note)
     left_out = load(plan.out).info["files"]["bad"]  # known to be bad before the run began, and so not in the data set
@@ -221,12 +229,14 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
             objective.train()
             objective.before_step(step / total)
             seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]
+            moving = statistics.copies(objective)
             numbers, losses = _backward(fabric, model, chunks, data.signal.key, seeds, batch)
             norm: Any = nn.utils.clip_grad_norm_(objective.parameters(), recipe.clip_gradient or math.inf)
             norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
             taken = nonfinite.Step(step + 1, total, batch, numbers["loss"], norm, rate, losses, seeds)
             if not taken.finite:
                 # The loss and the norm are those of all processes, so that all of them come here.
+                statistics.put_back(objective, moving)
                 weights = checkpoint.weights_of(objective)
                 case = nonfinite.Case(
                     taken, chunks, manifest, objective, weights if first else None,
@@ -259,6 +269,8 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
             }
             if monitor.due(step + 1):
                 shown = average.module if average is not None else objective
+                ahead = training_batches(dataset, order, loader, step + 1, micro, rank, world)
+                statistics.renew(fabric, shown, ahead, min(recipe.precise_bn, order.steps_per_epoch))
                 with processes.gathered(shown):
                     numbers.update(monitor.measure(shown, fabric.device))
                 if fabric.broadcast(best.better(numbers)):

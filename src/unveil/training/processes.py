@@ -208,6 +208,22 @@ def _shard(module: nn.Module, mesh: Any) -> nn.Module:
     return module
 
 
+def synchronised(fabric: Fabric, network: nn.Module) -> None:
+    """Let batch norms see the micro-batches of all processes at once, where there are several.
+
+    Raises:
+        UserError: not on GPUs.
+    """
+    if fabric.world_size == 1:
+        return
+    if fabric.device.type != "cuda":
+        raise UserError(
+            f"--sync-batch-norm: PyTorch can do this on CUDA devices only, not on {fabric.device.type}. Leave it out: each "
+            "process then takes the statistics of its own samples; more --loader.batch makes them better."
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # inside; a network is no batch norm itself
+
+
 def placed(fabric: Fabric, network: nn.Module) -> nn.Module:
     """A second network of the same build, on the device, or divided as the first one was; it is not trained."""
     from lightning.fabric.strategies import ModelParallelStrategy

@@ -24,6 +24,8 @@ def evaluate(
     test: Paths | None = None,
     out: str | Path | None = None,
     views: str | None = None,
+    short: int | None = None,
+    crop: int | None = None,
     layer: int | None = None,
     pool: str = "mean",
     val_fraction: float = 0.2,
@@ -43,6 +45,8 @@ def evaluate(
         test: labelled files to test a probe on, instead of a split of --data.
         out: folder for the JSON, CSV and PNG; RUN/evaluate by default.
         views: clips × crops of each sample, e.g. 5x3; the recipe's by default.
+        short: to which the short side is resized, in pixels; the recipe's by default.
+        crop: side of what the network is shown, in pixels, e.g. 256 of a network trained at 224; the recipe's by default.
         layer: features after this block (1 … depth, negative from the end); the encoder's output by default.
         pool: how a probe makes one vector of the tokens: mean, max, class or encoder.
         val_fraction: share tested when the data name no split (probes).
@@ -63,12 +67,14 @@ def evaluate(
     from unveil.data import Dataset, Manifest, evaluation_batches
     from unveil.evaluation import EVALUATORS, Subject
     from unveil.evaluation.accuracy import classifier_key
-    from unveil.evaluation.halves import halves
+    from unveil.evaluation.halves import framed, halves
     from unveil.evaluation.halves import views as views_of
 
     run = _open(run, device, weights)
     recipe = run.recipe
-    settings = replace(recipe.data, **views_of(views)) if views else recipe.data
+    settings = replace(recipe.data, evaluation=framed(recipe.data.evaluation, short, crop))
+    if views:
+        settings = replace(settings, **views_of(views))
     if by not in EVALUATORS:
         raise UserError(f"--by {by}: unknown. Use {', '.join(EVALUATORS)}.")
     if by == "accuracy":
