@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from golden.reference import read, state_of  # pyright: ignore[reportMissingImports]
 from torch import nn
 from torchvision import models
 from torchvision.models import video
 
+from golden.reference import read, state_of  # pyright: ignore[reportMissingImports]
 from unveil import weights
 from unveil.errors import UserError
 from unveil.verbs import import_
