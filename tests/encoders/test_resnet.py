@@ -80,9 +80,7 @@ def test_a_network_of_images_begins_one_of_clips(recipe: Callable[..., Recipe]) 
             nn.init.uniform_(parameter, 0.5, 1)
     clips = recipe("debug", num_classes=5, inflation="centre").objective.eval()
     report = fit(clips, images.state_dict(), "a run of images")
-    assert not report.fresh
-    assert not report.unused
-    assert not report.replaced
+    assert not [*report.fresh, *report.unused, *report.replaced]
     convolutions = {name for name, p in clips.named_parameters() if p.ndim == 5}
     assert report.resized.keys() == convolutions
     assert "resized to the new shape" in "\n".join(report.sentences())

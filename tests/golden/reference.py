@@ -69,7 +69,7 @@ def state_of(golden: Golden, salt: str = "") -> dict[str, Tensor]:
 
     Args:
         golden: what `read` returned.
-        salt: put behind the last dot of every name before it is filled: other weights of the same kind.
+        salt: put in front of every name before it is filled: other weights of the same kind.
     """
     named_last = {name: group[-1] for group in golden.get("aliases", {}).get("groups", []) for name in group}
     state = {}
@@ -77,8 +77,7 @@ def state_of(golden: Golden, salt: str = "") -> dict[str, Tensor]:
         if name in golden.get("kept", []):
             continue
         rule = SPECIAL[golden["special"][name]] if name in golden.get("special", {}) else fill
-        stem, dot, last = named_last.get(name, name).rpartition(".")
-        state[name] = rule(f"{stem}{dot}{salt}{last}", shape)
+        state[name] = rule(f"{salt}{named_last.get(name, name)}", shape)
     return state
 
 

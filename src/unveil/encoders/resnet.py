@@ -114,7 +114,8 @@ class ResNet(Encoder):
         self.blocks = nn.ModuleList(block for blocks in stages for block in blocks)
         self.last = nn.Identity() if last is None else last
         self.ends = tuple(accumulate(map(len, stages)))  # blocks up to the end of each stage
-        self.width, self.depth, self.inflation = width, len(self.blocks), inflation
+        self.width, self.depth = width, len(self.blocks)
+        self.inflation: Inflation = inflation
         he(self)
 
     def extra_repr(self) -> str:

@@ -3,7 +3,7 @@ Wang, Girshick, Gupta, He. CVPR 2018. arXiv:1711.07971
 
 No convolution over time; only a pooling of two frames after the first stage. What the others have to beat.
 
-Published: Kinetics-400 71.5 % top-1 (R50 8x8, 10 x 3 views, from scratch).
+Published: Kinetics-400 71.5 % top-1 (R50 8x8, PyTorchVideo, 10 x 3 views, from scratch).
     unveil train c2d --data labelled/ --out runs/c2d
 The numbers are those of the released script (facebookresearch/SlowFast). The paper begins from ImageNet: --start a resnet.
 """
