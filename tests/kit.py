@@ -121,7 +121,7 @@ def check_towers(recipe: Callable[..., Recipe]) -> None:
         features = encoder(batch[key])
         assert encoder.pool(features).shape == (BATCH, encoder.width)
         early = encoder(batch[key], layer=1)
-        assert encoder.pool(early).shape == (BATCH, early.x.shape[-1])  # of the width that it has there
+        assert encoder.pool(early).shape == (BATCH, early.x.shape[-1])
         layers = {encoder.layer_of(name) for name, _ in encoder.named_parameters()}
         assert set(range(encoder.depth + 1)) <= layers <= set(range(encoder.depth + 2))
 
@@ -180,8 +180,8 @@ def check_masks(recipe: Callable[..., Recipe]) -> None:
 
 
 def check_checkpointing(recipe: Callable[..., Recipe]) -> None:
-    """Recomputing activations changes neither the loss nor a gradient."""
-    gradients = []
+    """Recomputing activations changes neither the loss nor a gradient, and moves running statistics once."""
+    gradients, buffers = [], []
     for recompute in (False, True):
         objective = small(recipe).objective.train()
         for module in objective.modules():
@@ -191,5 +191,8 @@ def check_checkpointing(recipe: Callable[..., Recipe]) -> None:
         loss = objective(batch_for(objective))["loss"]
         loss.backward()
         gradients.append([loss.detach(), *[p.grad for p in objective.parameters()]])
+        buffers.append(list(objective.buffers()))
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain)
+    for plain, recomputed in zip(*buffers, strict=True):
+        assert torch.equal(recomputed, plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from unveil.errors import UserError
 from unveil.masking import Mask
 from unveil.tokens import Tokens
 
@@ -40,3 +41,16 @@ class Encoder(nn.Module):
     def layer_of(self, name: str) -> int:
         """Layer of a parameter, by its name in this module: 0 embedding, 1 … depth, depth + 1 after them."""
         raise NotImplementedError
+
+    def _stop(self, layer: int | None) -> int:
+        """How many layers `forward` goes through.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        if layer is None:
+            return self.depth
+        stop = layer if layer > 0 else self.depth + 1 + layer
+        if layer == 0 or not 1 <= stop <= self.depth:
+            raise UserError(f"This encoder has layers 1 to {self.depth} (or -1 to -{self.depth}), not {layer}.")
+        return stop

@@ -163,14 +163,6 @@ class ViT(Encoder):
             sequence = self.norm(sequence)
         return tokens.split(sequence)
 
-    def _stop(self, layer: int | None) -> int:
-        if layer is None:
-            return self.depth
-        stop = layer if layer > 0 else self.depth + 1 + layer
-        if layer == 0 or not 1 <= stop <= self.depth:
-            raise UserError(f"This encoder has layers 1 to {self.depth} (or -1 to -{self.depth}), not {layer}.")
-        return stop
-
     def pool(self, tokens: Tokens) -> Tensor:
         """Tokens → one vector for each sample [B, D]."""
         if self.pooling == "class" and tokens.prefix is not None:

@@ -8,7 +8,7 @@ from unveil.layers.initialise import he, xavier
 from unveil.layers.mlp import Mlp
 from unveil.layers.non_local import NonLocal, Similarity
 from unveil.layers.norms import Norm, NormKind, norm_of
-from unveil.layers.recompute import recomputed
+from unveil.layers.recompute import recompute, statistics_kept
 from unveil.layers.residual import Residual, basic, bottleneck
 from unveil.layers.squeeze import SqueezeExcite, Swish
 
@@ -34,8 +34,9 @@ __all__ = [
     "he",
     "max_pool",
     "norm_of",
-    "recomputed",
+    "recompute",
     "run_blocks",
     "seed_dropout",
+    "statistics_kept",
     "xavier",
 ]
