@@ -126,7 +126,7 @@ def check_towers(recipe: Callable[..., Recipe]) -> None:
         features = encoder(batch[key])
         assert encoder.pool(features).shape == (BATCH, encoder.width)
         early = encoder(batch[key], layer=1)
-        assert encoder.pool(early).shape == (BATCH, early.x.shape[-1])  # of the width that it has there
+        assert encoder.pool(early).shape == (BATCH, early.x.shape[-1])
         layers = {encoder.layer_of(name) for name, _ in encoder.named_parameters()}
         assert set(range(encoder.depth + 1)) <= layers <= set(range(encoder.depth + 2))
 

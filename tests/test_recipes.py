@@ -12,7 +12,7 @@ import torch
 import kit
 from unveil import recipes
 from unveil.errors import UserError
-from unveil.flags import GROUPS, assemble, expand
+from unveil.flags import GROUPS, assemble, expand, name_of
 from unveil.objectives import MaskedAutoencoder, Supervised
 from unveil.recipe import Recipe
 
@@ -121,7 +121,9 @@ def test_published_size(name: str, flags: dict[str, Any], published: float) -> N
 
 
 def test_names() -> None:
-    assert {"mae", "mae_st", "videomae", "vit"} < set(recipes.names())
+    assert {"mae", "mae_st", "videomae", "vit"} <= set(recipes.names())
+    assert inspect.getmodule(recipes.find("nonlocal")) is sys.modules["unveil.recipes.nonlocal"]
+    assert name_of(recipes.find("nonlocal")) == "nonlocal"  # a keyword, which no function can be called
     assert recipes.find("unveil.recipes.mae:mae") is recipes.find("mae")
 
 
@@ -162,7 +164,11 @@ def test_vit_takes_images_or_clips() -> None:
     assert clips.objective.encoder.patchify.size == (2, 16, 16)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if "num_classes" in inspect.signature(ALL[name]).parameters])
+def having(flag: str) -> list[str]:
+    return [name for name, recipe in ALL.items() if flag in inspect.signature(recipe).parameters]
+
+
+@pytest.mark.parametrize("name", having("multi_label"))
 def test_several_labels(name: str) -> None:
     objective = kit.small(ALL[name], multi_label=True).objective
     batch = kit.batch_for(objective)
@@ -173,6 +179,6 @@ def test_several_labels(name: str) -> None:
 
 
 def test_flip_can_be_turned_off() -> None:
-    for name in [name for name in ALL if "flip" in inspect.signature(ALL[name]).parameters]:
+    for name in having("flip"):
         with_flip, without = (len(kit.small(ALL[name], flip=flip).data.transform) for flip in (True, False))
         assert with_flip == without + 1

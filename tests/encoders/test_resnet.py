@@ -39,6 +39,26 @@ def test_layers_end_where_they_say(name: str) -> None:
         encoder(x, layer=encoder.depth + 1)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_windows_are_the_maps_of_training(name: str) -> None:
+    """At the crop of training there is one window; at that of a test there are several."""
+    with torch.device("meta"):
+        recipe = recipes.find(name)()
+        window, encoder = recipe.objective.head.window, recipe.objective.encoder
+        if window is None:
+            assert name in ("resnet", "regnet")
+            return
+        crop, test = recipe.objective.head.window[1] * 32, recipe.data.evaluation[-1].size[0]
+        frames = recipe.data.signal.clip.frames
+        assert encoder(torch.empty(1, 3, frames, crop, crop)).grid == window
+        assert encoder(torch.empty(1, 3, frames, test, test)).grid > window
+
+
+def test_torchvisions_video_networks_take_the_mean_of_any_map() -> None:
+    with torch.device("meta"):
+        assert recipes.find("r2plus1d")("18").objective.head.window is None
+
+
 @pytest.mark.parametrize("name", ["resnet", "slowfast"])
 def test_masks_are_refused(name: str) -> None:
     encoder, x = encoder_of(name)

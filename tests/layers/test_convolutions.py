@@ -17,7 +17,7 @@ from unveil.layers import (
     convolution,
     factorised,
     norm_of,
-    recomputed,
+    recompute,
 )
 
 CLIP = ((3, 1, 1), (1, 3, 3), (1, 1, 1))
@@ -141,10 +141,10 @@ def test_non_local_blocks_are_their_formulas(kind: Similarity) -> None:
 def test_recomputing_counts_a_batch_once() -> None:
     x = torch.randn(4, 3, 8, 8)
     norms, gradients = [], []
-    for recompute in (False, True):
+    for twice in (False, True):
         torch.manual_seed(0)
         block = ConvNorm(convolution(3, 4, (3, 3)), nn.BatchNorm2d(4), nn.ReLU()).train()
-        (recomputed(block, x) if recompute else block(x)).square().sum().backward()
+        (recompute(block, x) if twice else block(x)).square().sum().backward()
         norms.append(block.norm)
         gradients.append(block.conv.weight.grad)  # type: ignore[union-attr]
     plain, again = norms

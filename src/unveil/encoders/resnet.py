@@ -142,7 +142,7 @@ class ResNet(Encoder):
             refuse_mask()
         x = self.stem(x)
         if layer is not None:
-            return Tokens.of_map(self.through(x, 0, self.stop(layer)))
+            return Tokens.of_map(self.through(x, 0, self._stop(layer)))
         maps = []
         for begin, end in zip((0, *self.ends), self.ends, strict=False):
             x = self.through(x, begin, end)
@@ -152,17 +152,6 @@ class ResNet(Encoder):
     def through(self, x: Tensor, begin: int, end: int) -> Tensor:
         """Map → map, through the blocks from `begin` to before `end`."""
         return run_blocks(self.blocks[begin:end], x, recompute=self.checkpointing)
-
-    def stop(self, layer: int) -> int:
-        """The number of blocks up to a layer counted from either end.
-
-        Raises:
-            UserError: there is no such layer.
-        """
-        found = layer if layer > 0 else self.depth + 1 + layer
-        if layer == 0 or not 1 <= found <= self.depth:
-            raise UserError(f"This encoder has layers 1 to {self.depth} (or -1 to -{self.depth}), not {layer}.")
-        return found
 
     def pool(self, tokens: Tokens) -> Tensor:
         """The mean over the map [B, width]."""

@@ -74,7 +74,7 @@ class SlowFast(Encoder):
             raise UserError(
                 f"--frames {x.shape[2]}: SlowFast's slow pathway takes one of {self.alpha} frames; use a multiple."
             )
-        end = self.depth if layer is None else self.slow.stop(layer)
+        end = self._stop(layer)
         fast = self.fast.stem(x)
         slow = self.slow.stem(x[:, :, self.slow_frames(x.shape[2])])
         stages, begin = [], 0

@@ -42,7 +42,7 @@ __all__ = [
     "he",
     "max_pool",
     "norm_of",
-    "recomputed",
+    "recompute",
     "run_blocks",
     "seed_dropout",
     "statistics_kept",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unveil.layers.attention import Attention, QkvBias
 from unveil.layers.dropout import DropPath
 from unveil.layers.mlp import Mlp
-from unveil.layers.recompute import recomputed
+from unveil.layers.recompute import recompute as recomputed
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 
@@ -72,8 +72,9 @@ def run_blocks(blocks: Iterable[nn.Module], x: Tensor, *context: Any, recompute:
         blocks: `(x, *context) → x`.
         x: tokens [B, N, D], or a map.
         context: what each block is given besides.
-        recompute: see `recomputed`.
+        recompute: compute activations again instead of keeping them.
     """
+    recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
         x = recomputed(block, x, *context) if recompute else block(x, *context)
     return x

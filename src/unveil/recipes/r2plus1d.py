@@ -122,7 +122,7 @@ def r2plus1d(
         stages, out = plain(size, width, norms), 8 * width
     recipe = classifier(
         ResNet(stem, stages, out),
-        max(1, frames // (4 if is_deep else 2 if size == "MC3-18" else 8)),
+        -(-frames // 4) if is_deep else None,
         frames,
         stride or (4 if is_deep else 2),
         num_classes=num_classes,

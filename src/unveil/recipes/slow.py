@@ -105,7 +105,7 @@ def pathway(
 
 def classifier(
     encoder: Encoder,
-    time: int,
+    time: int | None,
     frames: int,
     stride: int,
     *,
@@ -120,20 +120,20 @@ def classifier(
     """An encoder of clips, trained and tested as the released Kinetics scripts do.
 
     Args:
-        encoder: whose maps are 32 times smaller than the clip.
-        time: frames of its maps.
+        encoder: of clips.
+        time: frames of its maps, which are 32 times smaller than the clip: larger ones are answered window by window, see
+            `ConvolutionalHead`. None for the mean of any map.
         frames, stride: of a clip.
         num_classes, multi_label, crop, test_crop, dropout, flip: flags of `slow`.
         hidden: see `ConvolutionalHead`.
     """
     test = test_crop or crop * 8 // 7
+    window = None if time is None else (time, -(-crop // 32), -(-crop // 32))
     return Recipe(
         objective=Supervised(
             key="video",
             encoder=encoder,
-            head=ConvolutionalHead(
-                encoder.width, num_classes, (time, -(-crop // 32), -(-crop // 32)), dropout, hidden, multi_label
-            ),
+            head=ConvolutionalHead(encoder.width, num_classes, window, dropout, hidden, multi_label),
             loss=classification(multi_label),
         ),
         data=Data(

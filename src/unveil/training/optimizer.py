@@ -52,11 +52,9 @@ def make(objective: nn.Module, optimizer: Optimizer, device: torch.device) -> to
     if optimizer.kind == "adamw":
         return torch.optim.AdamW(parameters, lr=0.0, betas=optimizer.betas, fused=fused)
     if optimizer.kind == "sgd":
-        from torch.distributed.tensor import DTensor
-
         nesterov = optimizer.nesterov and optimizer.momentum > 0  # PyTorch refuses the one without the other
         if any(isinstance(parameter, DTensor) for parameter in objective.parameters()):
-            fused = None  # PyTorch has no such kernel for a divided network
+            fused = None  # PyTorch's fused SGD does not know parameters that are divided among processes
         return torch.optim.SGD(parameters, lr=0.0, momentum=optimizer.momentum, nesterov=nesterov, fused=fused)
     raise UserError(f"--optimizer.kind {optimizer.kind}: use adamw or sgd.")
 

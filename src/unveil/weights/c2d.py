@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unveil.weights import _pyslowfast, pytorchvideo
+from unveil.weights import _pyslowfast, _pytorchvideo_clips
 from unveil.weights._converted import Converted, State
 
 LICENCE = _pyslowfast.LICENCE
@@ -12,5 +12,5 @@ LICENCE = _pyslowfast.LICENCE
 
 def convert(state: State, **hints: Any) -> Converted:
     """See `unveil.weights.convert`."""
-    family = pytorchvideo if pytorchvideo.recognises(state) else _pyslowfast
+    family = _pytorchvideo_clips if _pytorchvideo_clips.fits(state) else _pyslowfast
     return family.convert(state, "c2d", **hints)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from unveil.errors import UserError
-from unveil.weights import _residual, pytorchvideo
+from unveil.weights import _pytorchvideo_clips, _residual
 from unveil.weights._converted import Converted, Reader, State
 
 LICENCE = "BSD-3-Clause (torchvision); PyTorchVideo's: Apache-2.0"
@@ -30,8 +30,8 @@ def rules(factorised: bool) -> dict[str, str]:
 
 def convert(state: State, **hints: Any) -> Converted:
     """See `unveil.weights.convert`."""
-    if pytorchvideo.recognises(state):
-        return pytorchvideo.convert(state, "r2plus1d", **hints)
+    if _pytorchvideo_clips.fits(state):
+        return _pytorchvideo_clips.convert(state, "r2plus1d", **hints)
     given = Reader(state)
     factorised = "stem.3.weight" in given
     ours, depths = _residual.placed(given, rules(factorised))
