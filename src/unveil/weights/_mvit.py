@@ -67,10 +67,9 @@ def convert(recipe: str, state: Mapping[str, Tensor]) -> Converted:
         found["crop"] = PATCH * (len(given["blocks.0.attn.rel_pos_w"]) + 1) // 2
         if axes == 3:
             found["frames"] = TUBELET * (len(given["blocks.0.attn.rel_pos_t"]) + 1) // 2
-    elif axes == 3:
-        found |= _separable(given, ours)
     else:
-        found |= _joint(given, ours)
+        found["kernel"] = 3 if given["blocks.0.attn.pool_k.weight"].shape[-1] == 3 else 0
+        found |= _separable(given, ours) if axes == 3 else _joint(given, ours)
     if "head.projection.weight" in given:
         found["num_classes"] = len(given["head.projection.weight"])
     absent = () if "num_classes" in found else ("head.",)
