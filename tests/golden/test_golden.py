@@ -18,7 +18,11 @@ def test_numbers_are_the_references(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mae-pretrain-norm", "mae_st-finetune", "videomae-pretrain-raw", "vit-tiny_token_c64"]
+    "name",
+    [
+        *("mae-pretrain-norm", "mae_st-finetune", "videomae-pretrain-raw", "vit-tiny_token_c64"),
+        *("mvitv2-video_s16x4_d16_t8_c64", "pytorchvideo-mvit_b_16x4_d16_t8_c64"),
+    ],
 )
 def test_wrong_numbers_are_noticed(name: str) -> None:
     """Of other weights every number of the network is another, of another input the mask and the targets, too."""

@@ -18,8 +18,8 @@ from unveil.layers.block import LayerNorm
 from unveil.layers.dropout import DropPath
 from unveil.layers.mlp import Mlp
 
-CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-MAX_POOLS: dict[int, Any] = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+CONVOLUTIONS: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+MAX_POOLS: dict[int, Any] = {2: functional.max_pool2d, 3: functional.max_pool3d}
 #: Devices with attention kernels that never make the matrix of all pairs, and so take relative positions as channels.
 FUSED = ("cpu", "cuda")
 
