@@ -31,7 +31,13 @@ TINY: dict[str, dict[str, Any]] = {
     "videomae-pretrain-norm": {"crop": 32},
     "videomae-finetune": {"crop": 32, "frames": 8},
     "vit-tiny_token_c64": {},
+    "mvit-v1_b16x4_d16_t8_c64": {},
+    "mvitv2-image_t_d10_c64": {},
+    "mvitv2-video_s16x4_d16_t8_c64": {},
+    "pytorchvideo-mvit_b_16x4_d16_t8_c64": {},
 }
+#: Whose heads the shapes tell.
+TOLD = ("mvit", "pytorchvideo")
 
 
 def checkpoint(name: str, folder: Path, change: Any = None) -> Path:
@@ -48,7 +54,7 @@ def imported(name: str, folder: Path, change: Any = None, **flags: Any) -> Run:
     heads = {"num_heads": 4} | (
         {"decoder_num_heads": 4} if "mae" in name and "pretrain" in name and "video" not in name else {}
     )
-    options = {**heads, **TINY[name], "quiet": True, **flags}
+    options = {**({} if name.startswith(TOLD) else heads), **TINY[name], "quiet": True, **flags}
     return unveil.import_(file, recipe=name.split("-")[0], out=folder / "run", **options)
 
 
@@ -70,12 +76,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", TINY)
 def test_an_imported_run_is_like_any_other(name: str, files: dict[str, Path], tmp_path: Path) -> None:
     run = imported(name, tmp_path)
-    data = files["images" if name.startswith(("mae-", "vit")) else "clips"]
+    data = files["images" if name.startswith(("mae-", "vit", "mvitv2-image")) else "clips"]
     assert run.info["status"] == "complete"
     assert run.info["imported"]["file"] == f"{name}.pth"
-    assert "CC-BY-NC" in run.info["licence_of_start"] or name.startswith("vit")
+    assert "CC-BY-NC" in run.info["licence_of_start"] or name.startswith(("vit", *TOLD))
     vectors = run.embed(sorted(data.rglob("*.*")))
-    assert vectors.shape[1] == 64
+    assert vectors.shape[1] == (128 if name.startswith(TOLD) else 64)
     assert np.isfinite(vectors).all()
     assert (np.ptp(vectors, axis=0) > 0).any()
     if "pretrain" in name:

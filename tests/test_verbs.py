@@ -315,6 +315,12 @@ class TestTraining:
         assert run.embed([tmp_path / "0.png"]).shape == (1, 32)
         assert unveil.report(run, quiet=True).stat().st_size > 10_000
 
+    def test_a_size_may_name_its_clip(self, clips, tmp_path):
+        flags = {k: v for k, v in FAST.items() if k not in ("size", "frames", "stride", "patch")}
+        for size, frames in (("debug_4x1", 4), ("debug", 16)):
+            run = unveil.train("mvitv2", data=clips, out=tmp_path / size, size=size, max_steps=1, **flags)
+            assert run.recipe.data.signal.clip.frames == frames
+
     def test_labels_in_a_csv_with_several_labels_segments_and_splits(self, clips, tmp_path):
         (tmp_path / "clips").symlink_to(clips)  # the way out where the files are not below the list
         paths = [f"clips/{path.relative_to(clips)}" for path in sorted(clips.rglob("*.mp4"))]

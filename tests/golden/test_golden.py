@@ -20,12 +20,9 @@ def test_numbers_are_the_references(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "mae-pretrain-norm",
-        "mae_st-finetune",
-        "videomae-pretrain-raw",
-        "vit-tiny_token_c64",
-        "resnext-b2222_8x4d_c64",
-        "slow-8x8_r50_w16_c64",
+        *("mae-pretrain-norm", "mae_st-finetune", "videomae-pretrain-raw", "vit-tiny_token_c64"),
+        *("mvitv2-video_s16x4_d16_t8_c64", "pytorchvideo-mvit_b_16x4_d16_t8_c64"),
+        *("resnext-b2222_8x4d_c64", "slow-8x8_r50_w16_c64"),
     ],
 )
 def test_wrong_numbers_are_noticed(name: str) -> None:

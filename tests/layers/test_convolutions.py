@@ -17,7 +17,7 @@ from unveil.layers import (
     convolution,
     factorised,
     norm_of,
-    recompute,
+    recomputed,
 )
 
 CLIP = ((3, 1, 1), (1, 3, 3), (1, 1, 1))
@@ -144,7 +144,7 @@ def test_recomputing_counts_a_batch_once() -> None:
     for twice in (False, True):
         torch.manual_seed(0)
         block = ConvNorm(convolution(3, 4, (3, 3)), nn.BatchNorm2d(4), nn.ReLU()).train()
-        (recompute(block, x) if twice else block(x)).square().sum().backward()
+        (recomputed(block, x) if twice else block(x)).square().sum().backward()
         norms.append(block.norm)
         gradients.append(block.conv.weight.grad)  # type: ignore[union-attr]
     plain, again = norms

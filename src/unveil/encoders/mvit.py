@@ -106,6 +106,7 @@ class MViT(Encoder):
         relative: relative positions in every block.
         residual: add pooled queries to the result of attention.
         pool_queries: pool queries also where their grid does not shrink.
+        kernel: of poolings, see `PoolingAttention`.
         widen: see `PoolingBlock`.
         kv_stride: of keys and values over space in the first stage; each step of the queries divides it.
         strides: over space, from each stage to the next.
@@ -127,6 +128,7 @@ class MViT(Encoder):
         relative: bool = True,
         residual: bool = True,
         pool_queries: bool = True,
+        kernel: int = 3,
         widen: Literal["mlp", "attention"] = "attention",
         kv_stride: int = 8,
         strides: Sequence[int] | None = None,
@@ -168,6 +170,7 @@ class MViT(Encoder):
                         q_stride=q_stride,
                         kv_stride=kv,
                         pool_queries=pool_queries,
+                        kernel=kernel,
                         widen=widen,
                         relative=[max(pair) for pair in zip(queries, keys, strict=True)] if relative else None,
                         residual=residual,
@@ -176,6 +179,7 @@ class MViT(Encoder):
                 )
                 width, grid = width * (2 if wider else 1), tuple(queries)
         self.blocks = nn.ModuleList(blocks)
+        self.steps = [block.q_stride for block in blocks]
         self.ends = [sum(depths[: stage + 1]) for stage in range(len(depths))]
         self.width = width
         self.norm = LayerNorm(width)
@@ -237,7 +241,7 @@ class MViT(Encoder):
         stop = self._stop(layer)
         for number, block in enumerate(self.blocks[:stop], start=1):
             sequence = run_blocks([block], sequence, tokens.grid, recompute=self.checkpointing)
-            grid = reduced(tokens.grid, block.q_stride)
+            grid = reduced(tokens.grid, self.steps[number - 1])
             if grid != tokens.grid:
                 coords = coordinates(grid, x.device).expand(len(x), -1, -1)
                 tokens = tokens._replace(grid=grid, coords=coords)

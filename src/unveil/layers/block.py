@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unveil.layers.attention import Attention, QkvBias
 from unveil.layers.dropout import DropPath
 from unveil.layers.mlp import Mlp
-from unveil.layers.recompute import recompute as recomputed
+from unveil.layers.recompute import recomputed
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
 

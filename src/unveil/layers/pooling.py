@@ -18,9 +18,8 @@ from unveil.layers.block import LayerNorm
 from unveil.layers.dropout import DropPath
 from unveil.layers.mlp import Mlp
 
-CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-MAX_POOLS: dict[int, Any] = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
-KERNEL = 3
+CONVOLUTIONS: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+MAX_POOLS: dict[int, Any] = {2: functional.max_pool2d, 3: functional.max_pool3d}
 #: Devices with attention kernels that never make the matrix of all pairs, and so take relative positions as channels.
 FUSED = ("cpu", "cuda")
 
@@ -50,13 +49,14 @@ class Pool(nn.Module):
 
     Args:
         width: of a head.
-        stride: along each axis.
+        kernel, stride: along each axis; kernels are odd.
     """
 
-    def __init__(self, width: int, stride: Sequence[int]):
+    def __init__(self, width: int, kernel: Sequence[int], stride: Sequence[int]):
         super().__init__()
         make = CONVOLUTIONS[len(stride)]
-        self.conv = make(width, width, KERNEL, tuple(stride), KERNEL // 2, groups=width, bias=False)
+        padding = tuple(side // 2 for side in kernel)
+        self.conv = make(width, width, tuple(kernel), tuple(stride), padding, groups=width, bias=False)
         self.norm = LayerNorm(width)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
@@ -73,7 +73,9 @@ class Pool(nn.Module):
         if weight is None or weight.ndim >= own.ndim or weight.shape[2:] != own.shape[own.ndim - weight.ndim + 2 :]:
             return []
         inflated = torch.zeros_like(own, dtype=weight.dtype, device=weight.device)
-        inflated[(slice(None), slice(None), *[KERNEL // 2] * (own.ndim - weight.ndim))] = weight
+        inflated[(slice(None), slice(None), *(side // 2 for side in own.shape[2 : own.ndim - weight.ndim + 2]))] = (
+            weight
+        )
         state[name] = inflated
         return [name]
 
@@ -178,6 +180,7 @@ class PoolingAttention(Attention):
         width, heads, out: see `Attention`.
         q_stride: of the queries' pooling, along each axis of the grid; None for no pooling.
         kv_stride: of the keys' and values' pooling.
+        kernel: of all poolings, along each axis; 0 for one more than the stride, and none where nothing is pooled.
         relative: sizes of relative positions, see there; None for none.
         residual: add the pooled queries to the result (MViTv2, eq. 3).
     """
@@ -190,16 +193,17 @@ class PoolingAttention(Attention):
         *,
         q_stride: Sequence[int] | None,
         kv_stride: Sequence[int],
+        kernel: int = 3,
         relative: Sequence[int] | None = None,
         residual: bool = False,
     ):
         super().__init__(width, heads, out=out)
         head = self.proj.in_features // heads
         self.kv_stride = tuple(kv_stride)
-        self.pool_q = None if q_stride is None else Pool(head, q_stride)
+        self.pool_q = None if q_stride is None else _pool(head, kernel, q_stride)
         self.q_stride = tuple(1 for _ in kv_stride) if q_stride is None else tuple(q_stride)
-        self.pool_k = Pool(head, kv_stride)
-        self.pool_v = Pool(head, kv_stride)
+        self.pool_k = _pool(head, kernel, kv_stride)
+        self.pool_v = _pool(head, kernel, kv_stride)
         self.positions = None if relative is None else RelativePositions(relative, head)
         self.residual = residual
 
@@ -207,7 +211,8 @@ class PoolingAttention(Attention):
         """Sequence [B, M + N, width] on `grid` → [B, M + N', out] on `reduced(grid, q_stride)`."""
         q, k, v = self.projected(x)
         q = q if self.pool_q is None else self.pool_q(q, grid)
-        k, v = self.pool_k(k, grid), self.pool_v(v, grid)
+        k = k if self.pool_k is None else self.pool_k(k, grid)
+        v = v if self.pool_v is None else self.pool_v(v, grid)
         prefix = x.shape[1] - math.prod(grid)
         if self.positions is None:
             y = attend(q, k, v)
@@ -228,6 +233,11 @@ class PoolingAttention(Attention):
         return self.proj(y)
 
 
+def _pool(width: int, kernel: int, stride: Sequence[int]) -> Pool | None:
+    sides = [kernel or (step + 1 if step > 1 else 1) for step in stride]
+    return Pool(width, sides, stride) if max(*sides, *stride) > 1 else None
+
+
 class PoolingBlock(nn.Module):
     """A transformer's block that may shrink the grid and widen the tokens.
 
@@ -237,6 +247,7 @@ class PoolingBlock(nn.Module):
         q_stride: of the queries and of the shortcut, along each axis of the grid.
         kv_stride: of keys and values.
         pool_queries: pool them also where their stride is one.
+        kernel: see `PoolingAttention`.
         widen: where the width grows: in the perceptron (MViT) or in the attention (MViTv2).
         relative, residual: see `PoolingAttention`.
         mlp_ratio: hidden width of the perceptron, in its own input's width.
@@ -252,6 +263,7 @@ class PoolingBlock(nn.Module):
         q_stride: Sequence[int],
         kv_stride: Sequence[int],
         pool_queries: bool = False,
+        kernel: int = 3,
         widen: Literal["mlp", "attention"] = "mlp",
         relative: Sequence[int] | None = None,
         residual: bool = False,
@@ -270,6 +282,7 @@ class PoolingBlock(nn.Module):
             middle,
             q_stride=q_stride if pool_queries or self.shrinks else None,
             kv_stride=kv_stride,
+            kernel=kernel,
             relative=relative,
             residual=residual,
         )

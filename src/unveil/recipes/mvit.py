@@ -7,8 +7,9 @@ still more, so that fine grids are affordable.
 
 Published: Kinetics-400 78.4 / 80.2 % top-1 (B 16x4 / 32x3, 5 × 1 views); ImageNet-1K 82.9 % (B, 224²).
     unveil train mvit --data labelled/ --out runs/mvit
-The numbers are those of PySlowFast's configurations. `MVIT_B_32x3_CONV` sets the depth twice and so builds the paper's
-MViT-B-24, which is B24_32x3 here; B_32x3 is the paper's and PyTorchVideo's, with 16 blocks. There weight decay also acts on
+The numbers are those of PySlowFast's configurations. `MVIT_B_32x3_CONV` sets the depth twice and the poolings' kernel not at
+all, and so builds the paper's MViT-B-24 with kernels of its strides, which is B24_32x3 here; B_32x3 is the paper's and
+PyTorchVideo's, with 16 blocks. There weight decay also acts on
 the tables of positions and the class token, here not, and biases begin at 0.02, here at zero.
 """
 
@@ -60,6 +61,7 @@ def mvit(
     sampling: Literal["dense", "uniform"] = "dense",
     crop: int = 224,
     kv_stride: int | None = None,
+    kernel: int | None = None,
     drop_path: float | None = None,
     dropout: float | None = None,
     flip: bool = True,
@@ -75,6 +77,7 @@ def mvit(
         sampling: neighbouring frames, or one from each equal part of the video.
         crop: side of the image or clip, in pixels.
         kv_stride: of keys and values in the first stage, over space; 8 for clips, 4 for images, unless given.
+        kernel: of poolings; 0 for one more than their stride; 3, of B24 0, unless given.
         drop_path: stochastic depth; 0.2 for clips, of B24 0.3, 0.1 for images, unless given.
         dropout: rate before the linear layer; 0.5 for clips, none for images, unless given.
         flip: mirror at random; turn it off where left and right mean something.
@@ -99,6 +102,7 @@ def mvit(
         relative=False,
         residual=False,
         pool_queries=False,
+        kernel=(0 if size == "B24" else 3) if kernel is None else kernel,
         widen="mlp",
         kv_stride=kv_stride or (8 if clips else 4),
         drop_path=({"B24": 0.3}.get(size, 0.2) if clips else 0.1) if drop_path is None else drop_path,

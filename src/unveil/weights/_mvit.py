@@ -67,10 +67,9 @@ def convert(recipe: str, state: Mapping[str, Tensor]) -> Converted:
         found["crop"] = PATCH * (len(given["blocks.0.attn.rel_pos_w"]) + 1) // 2
         if axes == 3:
             found["frames"] = TUBELET * (len(given["blocks.0.attn.rel_pos_t"]) + 1) // 2
-    elif axes == 3:
-        found |= _separable(given, ours)
     else:
-        found |= _joint(given, ours)
+        found["kernel"] = 3 if given["blocks.0.attn.pool_k.weight"].shape[-1] == 3 else 0
+        found |= _separable(given, ours) if axes == 3 else _joint(given, ours)
     if "head.projection.weight" in given:
         found["num_classes"] = len(given["head.projection.weight"])
     absent = () if "num_classes" in found else ("head.",)
@@ -105,10 +104,14 @@ def _scales(given: Reader) -> Scales:
         UserError: they do not grow so.
     """
     head = len(given["blocks.0.attn.norm_k.weight"])
-    heads = [len(given[f"blocks.{i}.attn.proj.weight"]) // head for i in range(_vit.depth(given, "blocks."))]
+    widths = [len(given[f"blocks.{i}.attn.proj.weight"]) for i in range(_vit.depth(given, "blocks."))]
+    heads = [width // head for width in widths]
     stages = sorted(set(heads))
-    if heads != sorted(heads) or stages != [stages[0] * 2**stage for stage in range(len(stages))]:
-        raise UserError(f"The heads of the checkpoint's blocks, {heads}, do not double from stage to stage.")
+    doubled = stages == [stages[0] * 2**stage for stage in range(len(stages))]
+    if not doubled or heads != sorted(heads) or any(width % head for width in widths):
+        raise UserError(
+            f"The checkpoint's blocks attend over {widths} channels in heads of {head}: they do not double from stage to stage."
+        )
     return Scales(len(given["patch_embed.proj.weight"]), heads[0], tuple(map(heads.count, stages)))
 
 

@@ -27,7 +27,7 @@ def fits(state: Mapping[str, Tensor]) -> bool:
     return "patch_embed.patch_model.weight" in state
 
 
-def convert(state: Mapping[str, Tensor]) -> Converted:
+def convert(state: Mapping[str, Tensor], **flags: Any) -> Converted:
     """See `unveil.weights.convert`.
 
     Raises:
