@@ -12,7 +12,7 @@ from unveil import weights
 from unveil.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
-import reference  # noqa: E402
+import reference
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def import_(
 
     Args:
         file: .pth, .pt or .safetensors; nothing in it is run.
-        recipe: the system it is of: mae, mae_st, videomae or vit (timm's and torchvision's names).
+        recipe: the system it is of: mae, mae_st, s3d, s3dg, videomae or vit (also in timm's and torchvision's names).
         out: run folder to write.
         classes: names of the classes: a text file with one a line, a .json, imagenet or kinetics400; numbers by default.
         num_heads: attention heads of the encoder, where the family's rule is not the checkpoint's.

@@ -136,7 +136,7 @@ def load(system: str, weights: dict[str, Tensor] | str | Path, *, partial: bool 
     What had to be interpolated, begun anew or assumed is said as a warning.
 
     Args:
-        system: "mae", "mae_st", "videomae" or "vit" (timm's and torchvision's names).
+        system: "mae", "mae_st", "s3d", "s3dg", "videomae" or "vit" (also in timm's and torchvision's names).
         weights: the published file (`.pth`, `.safetensors`; nothing in it is run), or its state dict.
         partial: load what fits, although tensors are missing or left over.
         hints: what shapes do not tell, `num_heads` and `decoder_num_heads`; and any flag of the recipe, for a network that
