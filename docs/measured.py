@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +92,57 @@ def startup() -> str:
     )
 
 
-TABLES = {"decoding.md": [decode, crop], "reliability.md": [memory], "verbs/data.md": [startup]}
+def backbones() -> str:
+    found = results("backbones")
+    rows = []
+    for name, row in found["rows"].items():
+        ways = row["forward"]
+        cells = [_times(ways[way]) if way in ways else "–" for way in ("unveil", "folded", "folded, channels last")]
+        rows.append([name, row["peer"], *cells, _times(row["forward and backward"]["unveil"])])
+    head = ["network", "peer", "forward", "batch norms folded", "and channels last", "forward and backward"]
+    text = (
+        "Speed as a multiple of the peer's in the same round: median (quartiles); above 1, unveil is faster. "
+        f"torch {found['versions']['torch']}, torchvision {found['versions']['torchvision']}."
+    )
+    return table(head, rows, found, text)
+
+
+def _times(row: dict[str, Any]) -> str:
+    low, high = row["quartiles"]
+    return f"{row['times_peer']:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _score(values: list[float]) -> str:
+    if not values:
+        return "–"
+    spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{mean(values):.3f}{spread}"
+
+
+def group_norm() -> str:
+    found = results("group_norm")
+    batches = sorted({int(batch) for row in found["error"].values() for batch in row}, reverse=True)
+    rows = [[norm, *(_score(row.get(str(batch), [])) for batch in batches)] for norm, row in found["error"].items()]
+    return table(["norm", *(f"batch {batch}" for batch in batches)], rows, found, "Error on the test images.")
+
+
+def ut_interaction() -> str:
+    found = results("ut_interaction")
+    ways = ("set1 → set2", "set2 → set1")
+    rows = [
+        [name, *(_score(row["top1"].get(way, [])) for way in ways), _score(sum(row["top1"].values(), []))]
+        for name, row in found["systems"].items()
+    ]
+    return table(["system", *ways, "both"], rows, found, "Top-1; chance is 0.167.")
+
+
+TABLES = {
+    "decoding.md": [decode, crop],
+    "performance.md": [backbones],
+    "reliability.md": [memory],
+    "results.md": [group_norm, ut_interaction],
+    "verbs/data.md": [startup],
+}
 
 
 def main() -> None:
@@ -100,6 +151,9 @@ def main() -> None:
         text = path.read_text()
         for made in tables:
             name = made.__name__
+            if not (ROOT / "benchmarks" / "results" / f"{name}.json").exists():
+                print(f"{page}: {name} was not measured yet; the page stays as it is")
+                continue
             text, count = re.subn(
                 f"<!-- {name} -->.*?<!-- end of {name} -->",
                 lambda _, name=name, made=made: f"<!-- {name} -->\n\n{made()}\n\n<!-- end of {name} -->",

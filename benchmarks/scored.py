@@ -1,0 +1,53 @@
+"""Runs that are trained once and scored once, however often a benchmark is stopped and started."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import unveil
+
+
+class Budget:
+    """Seconds that may be spent; no new run is begun when the longest so far would not fit."""
+
+    def __init__(self, hours: float):
+        self.left, self.longest = hours * 3600, 0.0
+
+    def allows(self) -> bool:
+        return self.left > self.longest
+
+    def spend(self, seconds: float) -> None:
+        self.left -= seconds
+        self.longest = max(self.longest, seconds)
+
+
+def top1(
+    out: Path, verb: str, subject: str | Path, train: Path, test: Path, flags: Mapping[str, Any], budget: Budget
+) -> float | None:
+    """Top-1 on `test` of a run trained on `train`: what is known of it already, or trained (on) and measured now.
+
+    Args:
+        out: the run folder.
+        verb: "train" or "finetune".
+        subject: a recipe, or a run.
+        train, test: labelled folders.
+        flags: of the verb.
+        budget: of time; None is returned when it is spent.
+    """
+    score = out / "score.json"
+    if score.exists():
+        return json.loads(score.read_text())["top1"]
+    if not budget.allows():
+        return None
+    since = time.monotonic()
+    run = getattr(unveil, verb)(subject, data=train, out=out / "run", val_fraction=0.0, quiet=True, **flags)
+    report = unveil.evaluate(run, data=test, out=out / "evaluate", workers=flags.get("loader.workers", -1), quiet=True)
+    seconds = time.monotonic() - since
+    budget.spend(seconds)
+    score.write_text(json.dumps({"top1": report.metrics["top1"], "seconds": round(seconds, 1)}) + "\n")
+    print(f"{out}: top-1 {report.metrics['top1']:.3f} in {seconds:.0f} s", flush=True)
+    return report.metrics["top1"]
