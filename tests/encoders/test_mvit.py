@@ -107,7 +107,7 @@ def test_an_images_weights_start_a_clips_network() -> None:
     report = fit(clip, image.state_dict())
     assert not report.replaced
     assert {name.split(".")[-1] for name in report.fresh} == {"2"}  # the tables of time
-    assert list(report.resized)[0] == "stem.conv.weight"
+    assert next(iter(report.resized)) == "stem.conv.weight"
     assert any("tables.0" in name for name in report.resized)
     for table in (block.attn.positions.tables[2] for block in clip.blocks):
         torch.nn.init.zeros_(table)

@@ -42,7 +42,7 @@ __all__ = [
     "he",
     "max_pool",
     "norm_of",
-    "recompute",
+    "recomputed",
     "run_blocks",
     "seed_dropout",
     "statistics_kept",
