@@ -254,7 +254,7 @@ def test_tensors_that_claim_more_than_the_file_holds(tmp_path):
             lying = tmp_path / "d.pth"
             lying.write_bytes((tmp_path / "c.pth").read_bytes().replace(b"K\x04", more))
         # PyTorch 2.6 makes a tensor beyond the end of its storage, and we refuse it; later ones refuse it themselves.
-        with pytest.raises(UserError, match="cannot be read as weights|w claims the shape"):
+        with pytest.raises(UserError, match=r"cannot be read as weights|w claims the shape"):
             read_state_dict(lying)
 
 

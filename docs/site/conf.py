@@ -57,7 +57,15 @@ def as_restructured(lines: list[str]) -> list[str]:
             result.extend([f"    {line}" for line in code.split("\n")] + [""])
         block = []
 
+    fenced = False
     for line in lines:
+        if line.startswith("```"):
+            fenced = not fenced
+            flush()
+            continue
+        if fenced:
+            block.append(line)
+            continue
         indented = line.startswith("  ")
         if re.fullmatch(rf"({'|'.join(SECTIONS)}):", line):
             flush()
@@ -109,7 +117,9 @@ def on_missing(app: Sphinx, env: Any, node: Any, contnode: nodes.Element) -> nod
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"].removesuffix("()")
-    found = {name: entry for name, entry in env.domains.python_domain.objects.items() if f".{name}".endswith(f".{target}")}
+    found = {
+        name: entry for name, entry in env.domains.python_domain.objects.items() if f".{name}".endswith(f".{target}")
+    }
     public = {name: entry for name, entry in found.items() if entry.objtype != "attribute"}
     places = sorted(public, key=len)
     if not places or (len(places) > 1 and len(places[0]) == len(places[1])):

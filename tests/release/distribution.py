@@ -20,7 +20,9 @@ from pathlib import Path
 
 from environment import CONSTRAINTS, ROOT, alone, make, parts, project
 
-SMALL = "--size debug --frames 4 --crop 32 --patch 8 --schedule.batch 4 --loader.batch 4 --loader.workers 1 --max-steps 3"
+SMALL = (
+    "--size debug --frames 4 --crop 32 --patch 8 --schedule.batch 4 --loader.batch 4 --loader.workers 1 --max-steps 3"
+)
 JOB = [
     "unveil data builtin moving-digits --out made --unlabelled 8 --labelled 16 --test 8",
     "unveil data check made/unlabelled",
