@@ -37,5 +37,16 @@ table: .venv/installed  ## the table of systems in the README; those of docs/ fr
 parity: .venv/installed-dev  ## docs/parity.md: how far every number is from the references'
 	$(BIN)/python docs/parity.py
 
+.PHONY: docs lowest wheel-test
+
+docs: .venv/installed  ## the documentation site, in build/site/index.html; a warning is an error
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]' && $(BIN)/python docs/site/build.py
+
+lowest:  ## the default suite with the lowest declared versions, on the lowest Python: make lowest PYTHON=python3.11
+	$(PYTHON) tests/release/environment.py --lowest
+
+wheel-test: .venv/installed  ## build, look into sdist and wheel, and do the main job with the wheel alone
+	$(BIN)/pip install -q -c constraints.txt -e '.[release]' && $(BIN)/python tests/release/distribution.py --python $(PYTHON)
+
 clean:
 	rm -rf .venv build dist

@@ -1,5 +1,7 @@
 """What README.md and docs/ show is run; what cannot be run here has at least flags that exist."""
 
+import ast
+import inspect
 import shutil
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 import documents
+import unveil
 from unveil import catalogue, cli, recipes, verbs
 from unveil.errors import UserError
 
@@ -91,6 +94,31 @@ def test_the_commands_of_a_recipe_s_docstring(recipe: str, prepared: Path, tmp_p
         if words[0] == "finetune":  # the run that the command before it makes
             shutil.copytree(prepared / "runs" / "a", tmp_path / words[1])
         assert documents.parse(words)
+
+
+def test_the_example_of_the_package_s_docstring(prepared: Path, tmp_path: Path, monkeypatch) -> None:
+    shutil.copytree(prepared, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    assert unveil.__doc__
+    (block,) = [
+        token for token in documents.MarkdownIt().parse(inspect.cleandoc(unveil.__doc__)) if token.type == "code_block"
+    ]
+    documents.run(documents.Piece(Path(unveil.__file__), 3, "python", block.content))
+
+
+def test_no_other_docstring_shows_code() -> None:
+    """Or it is to be run here: prompts, and indented lines beneath a paragraph."""
+    for path in sorted(Path(unveil.__file__).parent.rglob("*.py")):
+        if path.parent.name == "recipes" or path == Path(unveil.__file__):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+                tokens = documents.MarkdownIt().parse(text)
+                shown = [
+                    t for t in tokens if t.type == "code_block" or (t.type == "fence" and t.info not in ("", "text"))
+                ]
+                assert shown == [], f"{path}: {getattr(node, 'name', 'module')}"
+                assert ">>>" not in text, f"{path}: {getattr(node, 'name', 'module')}"
 
 
 class TestTheRunner:

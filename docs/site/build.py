@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "build" / "site-source"
 SITE = ROOT / "build" / "site"
 
-#: What is read as it stands, and in this order: caption → pages, without their suffix.
+#: What is read as it stands, and in this order: caption → pages, without their suffix. Others of docs/ follow.
 GUIDES = {
     "Verbs": [
         f"docs/verbs/{name}"
@@ -52,6 +52,17 @@ def stage() -> None:
         target = SOURCE / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+
+
+def guides() -> dict[str, list[str]]:
+    """`GUIDES`, and the pages that it does not name at the end of their group."""
+    groups = {caption: list(pages) for caption, pages in GUIDES.items()}
+    named = {page for pages in groups.values() for page in pages}
+    for path in sorted(SOURCE.glob("docs/**/*.md")):
+        page = path.relative_to(SOURCE).with_suffix("").as_posix()
+        if page not in named:
+            groups["Verbs" if page.startswith("docs/verbs/") else "Understanding"].append(page)
+    return groups
 
 
 def packages() -> list[str]:
@@ -105,7 +116,7 @@ def page(module: str, members: str = "", leave_out: list[str] | None = None) -> 
 def main() -> int:
     """Make the site; returns Sphinx's exit status."""
     stage()
-    captions = {**GUIDES, "API": write_api()}
+    captions = {**guides(), "API": write_api()}
     tables = [
         "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```"])
         for caption, pages in captions.items()

@@ -57,7 +57,15 @@ def as_restructured(lines: list[str]) -> list[str]:
             result.extend([f"    {line}" for line in code.split("\n")] + [""])
         block = []
 
+    fenced = False
     for line in lines:
+        if line.startswith("```"):
+            fenced = not fenced
+            flush()
+            continue
+        if fenced:
+            block.append(line)
+            continue
         indented = line.startswith("  ")
         if re.fullmatch(rf"({'|'.join(SECTIONS)}):", line):
             flush()

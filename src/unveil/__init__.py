@@ -1,5 +1,7 @@
 """unveil: learn from unlabelled signals by hiding part of them; then recognise, embed and search.
 
+    import unveil
+
     recipe = unveil.build("videomae", size="S")
     run = unveil.pretrain("videomae", data="clips/", out="runs/a", size="S")
     run = unveil.load("runs/b")

@@ -68,6 +68,7 @@ def alone() -> dict[str, str]:
 def main(python: str, floors: bool, keep: Path | None, more: list[str]) -> int:
     """Make the environment, say what is in it, run the suite; returns pytest's exit status."""
     with tempfile.TemporaryDirectory(prefix="unveil-environment-") as temporary:
+        Path(temporary).chmod(0o755)  # tests become users without rights, who import from it, too
         constraints = CONSTRAINTS
         if floors:
             constraints = Path(temporary) / "lowest.txt"
