@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 
 _WHERE = {
     **dict.fromkeys(
-        ("build", "pretrain", "finetune", "train", "evaluate", "predict", "embed", "search", "report", "import_", "export"),
+        (
+            "build",
+            "pretrain",
+            "finetune",
+            "train",
+            "evaluate",
+            "predict",
+            "embed",
+            "search",
+            "report",
+            "import_",
+            "export",
+        ),
         "unveil.verbs",
     ),
     **dict.fromkeys(("Run", "load"), "unveil.run"),

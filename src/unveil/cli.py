@@ -301,7 +301,19 @@ def run(argv: list[str]) -> None:
     else:
         from unveil.flags import nearest
 
-        known = (*TRAINING, "evaluate", "predict", "embed", "search", "report", "import", "export", "recipes", "data", "doctor")
+        known = (
+            *TRAINING,
+            "evaluate",
+            "predict",
+            "embed",
+            "search",
+            "report",
+            "import",
+            "export",
+            "recipes",
+            "data",
+            "doctor",
+        )
         raise UserError(f"unveil {verb}: no such verb.{nearest(verb, known)} All verbs: unveil --help")
 
 

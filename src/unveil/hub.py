@@ -37,10 +37,15 @@ def push(folder: Path, files: Sequence[str], name: str, private: bool = False, m
     with _telling(f"--push {name}"):
         api = _api(hub)
         if api.token is None and hub.get_token() is None:
-            raise UserError(f"--push {name} needs a token: log in with `hf auth login`, or set HF_TOKEN to one that may write.")
+            raise UserError(
+                f"--push {name} needs a token: log in with `hf auth login`, or set HF_TOKEN to one that may write."
+            )
         address = api.create_repo(name, private=private, exist_ok=True)
         api.upload_folder(
-            repo_id=address.repo_id, folder_path=folder, allow_patterns=list(files), commit_message=message or "Upload a network"
+            repo_id=address.repo_id,
+            folder_path=folder,
+            allow_patterns=list(files),
+            commit_message=message or "Upload a network",
         )
     return str(address)
 
@@ -118,13 +123,17 @@ def _telling(what: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
-            raise UserError(f"{what}: the token may not do that (HTTP {status}). Log in as its owner: hf auth login.") from error
+            raise UserError(
+                f"{what}: the token may not do that (HTTP {status}). Log in as its owner: hf auth login."
+            ) from error
         raise UserError(f"{what}: the Hub refused: {str(error).strip().splitlines()[0]}") from error
     except (ConnectionError, OSError, _http_errors()) as error:
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             raise  # of this machine's disk
         where = _endpoint() or "huggingface.co"
-        raise UserError(f"{what}: {where} cannot be reached ({type(error).__name__}). Is this machine online?") from error
+        raise UserError(
+            f"{what}: {where} cannot be reached ({type(error).__name__}). Is this machine online?"
+        ) from error
 
 
 def _http_errors() -> type[Exception]:

@@ -75,7 +75,9 @@ def import_checkpoint(
     if is_run:
         clear(out)
     save_weights(out / "weights.safetensors", recipe.objective.state_dict())
-    if licence is None and found.classes is not None:  # a folder: of whomever, and not of those who published the system
+    if (
+        licence is None and found.classes is not None
+    ):  # a folder: of whomever, and not of those who published the system
         licence = f"{found.licence} ({source})" if found.licence else None
     elif licence is None:
         licence = getattr(weights.family(system), "LICENCE", None)

@@ -65,9 +65,14 @@ def read_folder(folder: Path) -> Folder:
     hints = {"num_heads": _number(config, "num_attention_heads", 12, folder)}
     flags: dict[str, Any] = {}
     if kind == "videomae":
-        flags = {"frames": _number(config, "num_frames", 16, folder), "crop": _number(config, "image_size", 224, folder)}
+        flags = {
+            "frames": _number(config, "num_frames", 16, folder),
+            "crop": _number(config, "image_size", 224, folder),
+        }
     if pretraining:
-        hints["decoder_num_heads"] = _number(config, "decoder_num_attention_heads", 16 if kind == "vit_mae" else 6, folder)
+        hints["decoder_num_heads"] = _number(
+            config, "decoder_num_attention_heads", 16 if kind == "vit_mae" else 6, folder
+        )
         normalised = config.get("norm_pix_loss", kind == "videomae")
         flags["normalize"] = {"vit_mae": "patch", "videomae": "channel"}.get(kind) if normalised else None
         if kind == "vit_mae":
@@ -86,7 +91,9 @@ def read_folder(folder: Path) -> Folder:
 
 def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise UserError(f"{file.parent}: has no {file.name}; a folder to import is one that transformers' save_pretrained wrote.")
+        raise UserError(
+            f"{file.parent}: has no {file.name}; a folder to import is one that transformers' save_pretrained wrote."
+        )
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

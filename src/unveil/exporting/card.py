@@ -106,9 +106,13 @@ def _training(run: Run) -> str:
     log = run.log()
     if log:
         rows["steps"] = log[-1].get("step")
-        for name in dict.fromkeys(key for line in log for key in line if key in ("epoch", "loss", "val_top1", "knn", "rankme")):
+        for name in dict.fromkeys(
+            key for line in log for key in line if key in ("epoch", "loss", "val_top1", "knn", "rankme")
+        ):
             rows[f"last {name}"] = next(line[name] for line in reversed(log) if name in line)
-    rows["versions"] = ", ".join(f"{name} {version}" for name, version in run.info["versions"].items() if name != "platform")
+    rows["versions"] = ", ".join(
+        f"{name} {version}" for name, version in run.info["versions"].items() if name != "platform"
+    )
     return _table(rows)
 
 

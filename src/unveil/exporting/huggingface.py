@@ -26,7 +26,7 @@ FILES = (WEIGHTS, PREPROCESSOR, CARD, CONFIG)
 #: Signal → their class that prepares it (one that resizes the short side and then crops).
 PROCESSORS = {"image": "BitImageProcessor", "video": "VideoMAEImageProcessor"}
 #: Theirs are Pillow's numbers.
-RESAMPLING = {v2.InterpolationMode.BILINEAR: 2, v2.InterpolationMode.BICUBIC: 3}
+RESAMPLING: dict[Any, int] = {v2.InterpolationMode.BILINEAR: 2, v2.InterpolationMode.BICUBIC: 3}
 
 
 def write_folder(run: Run, network: Network, part: Part, out: Path, x: Tensor, what: str) -> tuple[list[Path], str]:
@@ -85,13 +85,14 @@ def preprocessing(data: Data, network: Network) -> dict[str, Any]:
         )
     if network.input not in PROCESSORS:
         raise UserError(f"transformers has no preprocessing for signals of the kind {network.input!r}.")
+    resize: Any = steps[0]
     height, width = network.shape[-2:]
     return {
         "image_processor_type": PROCESSORS[network.input],
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": steps[0].size[0]},
-        "resample": RESAMPLING[steps[0].interpolation],
+        "size": {"shortest_edge": resize.size[0]},
+        "resample": RESAMPLING[resize.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,
@@ -118,7 +119,9 @@ def compared(run: Run, network: Network, theirs: Reverted, config: dict[str, Any
         return None
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        save_file({name: value.cpu().clone() for name, value in theirs.state.items()}, f"{folder}/{WEIGHTS}", {"format": "pt"})
+        save_file(
+            {name: value.cpu().clone() for name, value in theirs.state.items()}, f"{folder}/{WEIGHTS}", {"format": "pt"}
+        )
         Path(folder, CONFIG).write_text(json.dumps(config), encoding="utf-8")
         logging = transformers.logging
         level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -133,7 +136,9 @@ def compared(run: Run, network: Network, theirs: Reverted, config: dict[str, Any
             if bars:
                 logging.enable_progress_bar()
     if wrong := [f"{key}: {', '.join(map(str, value))}" for key, value in info.items() if value]:
-        raise UserError(f"{theirs.architecture} of transformers {transformers.__version__} does not fit: {'; '.join(wrong)}.")
+        raise UserError(
+            f"{theirs.architecture} of transformers {transformers.__version__} does not fit: {'; '.join(wrong)}."
+        )
     with torch.no_grad():
         ours, answers = _answers(run, theirs.architecture, model.eval(), x)
     return compare(ours, answers, f"transformers' {theirs.architecture}")

@@ -176,7 +176,9 @@ def compare(ours: Tensor, theirs: Tensor, what: str) -> Deviation:
         UserError: it is more than `TOLERANCE`, or not a number; `what` is being exported.
     """
     if ours.shape != theirs.shape:
-        raise UserError(f"{what} answers with {list(theirs.shape)}, the run with {list(ours.shape)}. Nothing was written.")
+        raise UserError(
+            f"{what} answers with {list(theirs.shape)}, the run with {list(ours.shape)}. Nothing was written."
+        )
     found = Deviation((ours.double() - theirs.double()).abs().max().item(), ours.abs().max().item())
     if not found.difference <= TOLERANCE * found.largest:
         raise UserError(

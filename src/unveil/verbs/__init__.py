@@ -11,6 +11,6 @@ from unveil.verbs.files import builtin, check, prepare
 from unveil.verbs.learning import finetune, pretrain, train
 
 __all__ = [
-    "build", "builtin", "check", "embed", "evaluate", "export", "finetune", "import_", "predict", "prepare", "pretrain", "report", "search",
-    "train",
+    "build", "builtin", "check", "embed", "evaluate", "export", "finetune", "import_", "predict", "prepare", "pretrain", "report",
+    "search", "train",
 ]  # fmt: skip

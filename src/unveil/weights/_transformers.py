@@ -199,7 +199,9 @@ def _wrong_bias(block: nn.Module, wanted: str) -> list[str]:
     return [] if found == wanted else [f"its attention has biases on {found} of queries, keys and values"]
 
 
-def checked_decoder(decoder: nn.Module, qkv_bias: str, positions: tuple[str, ...], embed_bias: bool, shared: bool) -> Any:
+def checked_decoder(
+    decoder: nn.Module, qkv_bias: str, positions: tuple[str, ...], embed_bias: bool, shared: bool
+) -> Any:
     """The decoder, if one of theirs can be it; arguments and errors as for `checked`.
 
     Args:
@@ -221,9 +223,7 @@ def checked_decoder(decoder: nn.Module, qkv_bias: str, positions: tuple[str, ...
 
 
 def refusal(wrong: list[str]) -> str:
-    return (
-        f"transformers has no class for this network: {'; '.join(wrong)}. Use --format torch, onnx or safetensors instead."
-    )
+    return f"transformers has no class for this network: {'; '.join(wrong)}. Use --format torch, onnx or safetensors instead."
 
 
 def sizes(encoder: ViT) -> dict[str, Any]:

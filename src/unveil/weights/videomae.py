@@ -69,7 +69,9 @@ def convert(
 def _named(state: State) -> State:
     """transformers' names → the published ones; version 5 holds the biases as those of linear layers."""
     as_in_files = {
-        re.sub(r"(attention\.attention\.)(q)uery\.bias|(attention\.attention\.)(v)alue\.bias", r"\1\2\3\4_bias", name): value
+        re.sub(
+            r"(attention\.attention\.)(q)uery\.bias|(attention\.attention\.)(v)alue\.bias", r"\1\2\3\4_bias", name
+        ): value
         for name, value in state.items()
     }
     with_norm = "videomae.layernorm.weight" in state or "layernorm.weight" in state
