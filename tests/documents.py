@@ -55,7 +55,7 @@ CHECKPOINTS = {
 }
 #: What a test cannot run: its flags are only held against the real ones.
 ONLY_PARSED = {
-    r"^unveil (push|pull)\b": "talks to a server",
+    r"^unveil export .* --push |^unveil import hub:": "talks to a server",
     r"^torchrun\b|--devices? (?!1\b|cpu\b|auto\b)": "needs several processes or an accelerator",
     r"--logger (wandb|mlflow)": "needs a package or an account",
     r"--compile true": "compiling takes a minute",

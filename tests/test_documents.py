@@ -44,6 +44,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for tensor in ("head.weight", "head.bias"):
                 state[tensor] = torch.zeros(classes, *state[tensor].shape[1:])
         torch.save({"model": state}, root / name)
+    verbs.export(imported_vit(root), format="huggingface", out=root / "from-transformers", quiet=True)
     write_own_recipe(root)
     tiny = {**documents.TINY, "device": "cpu", "quiet": True}
     run = verbs.pretrain("videomae", data=root / "clips", out=root / "runs" / "a", **tiny)
@@ -53,6 +54,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.raises(UserError, match="the loss is nan"):
         verbs.pretrain("videomae", data=root / "clips", out=root / "lost", **lost)
     return root
+
+
+def imported_vit(root: Path) -> Path:
+    return verbs.import_(root / "vit_b_16.pth", recipe="vit", out=root / "tiny-vit", num_heads=4, quiet=True).path
 
 
 def write_pictures(folder: Path) -> None:

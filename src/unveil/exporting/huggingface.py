@@ -26,7 +26,7 @@ FILES = (WEIGHTS, PREPROCESSOR, CARD, CONFIG)
 #: Signal → their class that prepares it (one that resizes the short side and then crops).
 PROCESSORS = {"image": "BitImageProcessor", "video": "VideoMAEImageProcessor"}
 #: Theirs are Pillow's numbers.
-RESAMPLING = {v2.InterpolationMode.BILINEAR: 2, v2.InterpolationMode.BICUBIC: 3}
+RESAMPLING: dict[Any, int] = {v2.InterpolationMode.BILINEAR: 2, v2.InterpolationMode.BICUBIC: 3}
 
 
 def write_folder(run: Run, network: Network, part: Part, out: Path, x: Tensor, what: str) -> tuple[list[Path], str]:
@@ -85,13 +85,14 @@ def preprocessing(data: Data, network: Network) -> dict[str, Any]:
         )
     if network.input not in PROCESSORS:
         raise UserError(f"transformers has no preprocessing for signals of the kind {network.input!r}.")
+    resize: Any = steps[0]
     height, width = network.shape[-2:]
     return {
         "image_processor_type": PROCESSORS[network.input],
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": steps[0].size[0]},
-        "resample": RESAMPLING[steps[0].interpolation],
+        "size": {"shortest_edge": resize.size[0]},
+        "resample": RESAMPLING[resize.interpolation],
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ def onnx_program(network: Network, x: Tensor) -> tuple[bytes, Deviation]:
         )
     assert made is not None
     model = made.model_proto
+    _name_batch(model.graph)
     told = network.description["preprocessing"]
     metadata = {key: told[key] for key in ("mean", "std", "evaluation", "signal")}
     metadata |= {"classes": network.description["classes"], "unveil": network.description}
@@ -89,6 +91,15 @@ def _traced(network: Network, x: Tensor) -> torch.export.ExportedProgram:
             f"the network of {network.description['recipe']} cannot be traced: {' '.join(lines[:3])} A batch's size has to be read "
             "off x.shape, not len(x), and no value of a tensor may decide what is computed. --format safetensors needs no trace."
         ) from error
+
+
+def _name_batch(graph: Any) -> None:
+    """The tracer's own symbol for the number of samples → "batch"."""
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(rf"\b{symbol}\b", "batch", dim.dim_param)
 
 
 def _worst(network: Network, x: Tensor, again: Any, what: str) -> Deviation:
