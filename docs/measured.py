@@ -130,7 +130,11 @@ def ut_interaction() -> str:
     found = results("ut_interaction")
     ways = ("set1 → set2", "set2 → set1")
     rows = [
-        [name, *(_score(row["top1"].get(way, [])) for way in ways), _score(sum(row["top1"].values(), []))]
+        [
+            name,
+            *(_score(row["top1"].get(way, [])) for way in ways),
+            _score([score for way in ways for score in row["top1"].get(way, [])]),
+        ]
         for name, row in found["systems"].items()
     ]
     return table(["system", *ways, "both"], rows, found, "Top-1; chance is 0.167.")
