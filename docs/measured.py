@@ -133,7 +133,7 @@ def ut_interaction() -> str:
         [
             name,
             *(_score(row["top1"].get(way, [])) for way in ways),
-            _score([score for scores in row["top1"].values() for score in scores]),
+            _score([score for way in ways for score in row["top1"].get(way, [])]),
         ]
         for name, row in found["systems"].items()
     ]
