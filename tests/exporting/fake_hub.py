@@ -19,10 +19,12 @@ OWNER = "someone"
 
 
 class FakeHub:
-    """Attributes:
-    repositories: name → file → content.
-    private, gated: names of those that only the token's owner, or nobody, may see.
-    asked: every request, "METHOD path".
+    """What it holds and was asked.
+
+    Attributes:
+        repositories: name → file → content.
+        private, gated: names of those that only the token's owner, or nobody, may see.
+        asked: every request, "METHOD path".
     """
 
     def __init__(self) -> None:

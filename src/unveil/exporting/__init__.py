@@ -78,8 +78,7 @@ def _shape(shape: Sequence[int | str]) -> str:
 
 
 def _check_free(out: Path, suffix: str, overwrite: bool) -> None:
-    """Raises:
-    UserError: something is there that may not be replaced, or the name has another suffix."""
+    """Refuse, as a `UserError`, what is there and may not be replaced, and a name with another suffix."""
     if suffix:
         if out.suffix != suffix:
             raise UserError(f"--out {out}: a file of this format ends in {suffix}.")

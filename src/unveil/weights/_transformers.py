@@ -256,8 +256,7 @@ def _block_sizes(block: nn.Module) -> dict[str, int]:
 
 
 def linear_head(head: nn.Module) -> None:
-    """Raises:
-    UserError: the head is not one linear layer."""
+    """Refuse a head that is not one linear layer, as a `UserError`."""
     from unveil.heads import LinearHead
 
     if not isinstance(head, LinearHead):
