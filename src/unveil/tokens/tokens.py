@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
     def of_map(cls, x: Tensor) -> Tokens:
         """A feature map [B, D, *grid], as convolutions make it, as tokens in row-major order."""
         grid = tuple(x.shape[2:])
-        return cls(x.flatten(2).transpose(1, 2), coordinates(grid, x.device).expand(len(x), -1, -1), grid)
+        return cls(x.flatten(2).transpose(1, 2), coordinates(grid, x.device).expand(x.shape[0], -1, -1), grid)
 
     def map(self) -> Tensor:
         """The tokens of a whole grid, in order, as a feature map [B, D, *grid]."""
