@@ -236,14 +236,14 @@ class MViT(Encoder):
         if self.positions is not None:
             tokens = tokens._replace(x=tokens.x + self.positions(tokens.coords, tokens.grid))
         if self.class_token is not None:
-            tokens = tokens._replace(prefix=self.class_token.to(tokens.x.dtype).expand(len(x), -1, -1))
+            tokens = tokens._replace(prefix=self.class_token.to(tokens.x.dtype).expand(x.shape[0], -1, -1))
         sequence, stages = tokens.sequence(), []
         stop = self._stop(layer)
         for number, block in enumerate(self.blocks[:stop], start=1):
             sequence = run_blocks([block], sequence, tokens.grid, recompute=self.checkpointing)
             grid = reduced(tokens.grid, self.steps[number - 1])
             if grid != tokens.grid:
-                coords = coordinates(grid, x.device).expand(len(x), -1, -1)
+                coords = coordinates(grid, x.device).expand(x.shape[0], -1, -1)
                 tokens = tokens._replace(grid=grid, coords=coords)
             if number in self.ends and number < stop:
                 stages.append((tokens.split(sequence),))
