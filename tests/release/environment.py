@@ -44,6 +44,18 @@ def lowest() -> dict[str, str]:
     return dict(map(parts, project()["dependencies"]))
 
 
+def extra(name: str) -> dict[str, str]:
+    """What an extra adds → the lowest version that is declared; an extra that names others of the project has theirs, too."""
+    found: dict[str, str] = {}
+    for line in project()["optional-dependencies"][name]:
+        if own := re.fullmatch(rf"{project()['name']}\[([\w,-]+)\]", line):
+            for other in own[1].split(","):
+                found |= extra(other)
+        else:
+            found |= dict([parts(line)])
+    return found
+
+
 def make(folder: Path, python: str, install: list[str], constraints: Path) -> Path:
     """A new environment with what pip is asked to install; returns its interpreter."""
     subprocess.run([python, "-m", "venv", folder], check=True)
