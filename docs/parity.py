@@ -20,7 +20,7 @@ are made of their names alone. The same tensors go through `unveil.weights` into
 difference over the standard deviation of the reference's tensor (of a lone number: over itself). Allowed are 1e-4, or three times
 the reference's own difference between float32 and float64 where that is more: that figure stands in brackets.
 
-| system | reference | compared | largest deviation |
+| system | reference | largest deviation | compared |
 | --- | --- | --- | --- |
 """
 SIZES = """
@@ -49,8 +49,8 @@ def numbers() -> list[str]:
         worst = max(rows, key=lambda row: row.deviation.found / row.deviation.allowed)
         allowed = f" ({worst.deviation.allowed:.1e})" if worst.deviation.allowed > 1e-4 else ""
         lines.append(
-            f"| {golden['system']} {golden['variant']} | {reference(golden['source'])} | {', '.join(r.output for r in rows)} "
-            f"| {worst.deviation.found:.1e}{allowed}, {worst.output} |"
+            f"| {golden['system']} {golden['variant']} | {reference(golden['source'])} "
+            f"| {worst.deviation.found:.1e}{allowed}, {worst.output} | {', '.join(r.output for r in rows)} |"
         )
     return lines
 
