@@ -45,11 +45,11 @@ ROWS = {
     "regnet Y8GF": Row("regnet", {"size": "Y8GF"}, "torchvision:regnet_y_8gf", IMAGE),
     "regnet X8GF": Row("regnet", {"size": "X8GF"}, "torchvision:regnet_x_8gf", IMAGE),
     "vit B": Row("vit", {"size": "B"}, "torchvision:vit_b_16", IMAGE),
-    "mvit B": Row("mvit", {"size": "B"}, "torchvision:mvit_v1_b", CLIP),
-    "mvitv2 S": Row("mvitv2", {"size": "S"}, "torchvision:mvit_v2_s", CLIP),
+    "mvit B": Row("mvit", {"size": "B_16x4"}, "torchvision:mvit_v1_b", CLIP),
+    "mvitv2 S": Row("mvitv2", {"size": "S_16x4"}, "torchvision:mvit_v2_s", CLIP),
     "resnet 50, timm": Row("resnet", {"size": "50"}, "timm:resnet50", IMAGE),
     "regnet Y4GF, timm": Row("regnet", {"size": "Y4GF"}, "timm:regnety_040", IMAGE),
-    "mvitv2 image T, timm": Row("mvitv2", {"size": "T", "frames": None}, "timm:mvitv2_tiny", IMAGE),
+    "mvitv2 image T, timm": Row("mvitv2", {"size": "T"}, "timm:mvitv2_tiny", IMAGE),
     "vit B, timm": Row("vit", {"size": "B"}, "timm:vit_base_patch16_224", IMAGE),
 }
 
