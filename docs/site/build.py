@@ -41,7 +41,12 @@ FLOW = (
     "evaluation", "serve", "weights",
 )  # fmt: skip
 #: Modules that are no package and offer something beside `unveil` itself: module → its names.
-MODULES = {"fitting": "fit, Fitted", "sizes": "parameters, gmacs, activation_bytes", "state_dict": "read_state_dict"}
+MODULES = {
+    "job": "Training",
+    "fitting": "fit, Fitted",
+    "sizes": "parameters, gmacs, activation_bytes",
+    "state_dict": "read_state_dict",
+}
 
 
 def stage() -> None:
