@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from unveil.encoders.encoder import Encoder, hide
 from unveil.errors import UserError
 from unveil.layers import LayerNorm, PoolingBlock, run_blocks
-from unveil.layers.pooling import CONVOLUTIONS, reduced
+from unveil.layers.convolution import CONVOLUTIONS
+from unveil.layers.pooling import reduced
 from unveil.masking import Mask
 from unveil.tokens import Tokens, coordinates, refine
 

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from unveil.layers.attention import Attention, attend
 from unveil.layers.block import LayerNorm
+from unveil.layers.convolution import convolution
 from unveil.layers.dropout import DropPath
 from unveil.layers.mlp import Mlp
 
-CONVOLUTIONS: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 MAX_POOLS: dict[int, Any] = {2: functional.max_pool2d, 3: functional.max_pool3d}
 #: Devices with attention kernels that never make the matrix of all pairs, and so take relative positions as channels.
 FUSED = ("cpu", "cuda")
@@ -54,9 +54,7 @@ class Pool(nn.Module):
 
     def __init__(self, width: int, kernel: Sequence[int], stride: Sequence[int]):
         super().__init__()
-        make = CONVOLUTIONS[len(stride)]
-        padding = tuple(side // 2 for side in kernel)
-        self.conv = make(width, width, tuple(kernel), tuple(stride), padding, groups=width, bias=False)
+        self.conv: Any = convolution(width, width, kernel, stride, groups=width)
         self.norm = LayerNorm(width)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:

@@ -16,14 +16,11 @@ from typing import NamedTuple
 
 from torch import nn
 
-from unveil.data import CenterCrop, HorizontalFlip, Image, RandomResizedCrop, ResizeShort
 from unveil.encoders import ResNet, stage
 from unveil.errors import UserError
-from unveil.heads import ConvolutionalHead
 from unveil.layers import ConvNorm, NormKind, SqueezeExcite, bottleneck, convolution, norm_of
-from unveil.losses import classification
-from unveil.objectives import Supervised
-from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
+from unveil.recipe import Optimizer, Recipe, Schedule
+from unveil.recipes.resnet import classifier
 
 PRESETS = {
     "small": {
@@ -170,20 +167,8 @@ def regnet(
         stages=stages,
         width=shape.widths[-1],
     )
-    return Recipe(
-        objective=Supervised(
-            key="image",
-            encoder=encoder,
-            head=ConvolutionalHead(encoder.width, num_classes, dropout=dropout),
-            loss=classification(multi_label),
-        ),
-        data=Data(
-            Image(),
-            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
-        ),
-        optimizer=Optimizer(kind="sgd", lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-5),
-        schedule=Schedule(epochs=100, warmup=5, batch=1024),
-        loader=Loader(batch=64),
-        precise_bn=32,  # pycls: 32,768 images
-    )
+    recipe = classifier(encoder, num_classes, multi_label, crop, dropout, flip)
+    recipe.optimizer = Optimizer(kind="sgd", lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-5)
+    recipe.schedule = Schedule(epochs=100, warmup=5, batch=1024)
+    recipe.precise_bn = 32  # pycls: 32,768 images
+    return recipe

@@ -17,7 +17,7 @@ from functools import partial
 from torch import nn
 
 from unveil.data import CenterCrop, HorizontalFlip, Image, RandomResizedCrop, ResizeShort
-from unveil.encoders import DEPTHS, ResNet, pyramid, stage
+from unveil.encoders import DEPTHS, Encoder, ResNet, pyramid, stage
 from unveil.errors import UserError
 from unveil.heads import ConvolutionalHead
 from unveil.layers import ConvNorm, NormKind, basic, convolution, max_pool, norm_of
@@ -56,6 +56,26 @@ def shape_of(size: str) -> tuple[tuple[int, ...], int, int | None, bool]:
             "or the blocks of its stages, 3,4,6,3."
         )
     return depths, int(groups or 1), int(group_width) if group_width else None, layers in ("18", "34")
+
+
+def classifier(encoder: Encoder, num_classes: int, multi_label: bool, crop: int, dropout: float, flip: bool) -> Recipe:
+    """An encoder of images, trained and tested as published for residual networks; see the flags of `resnet`."""
+    return Recipe(
+        objective=Supervised(
+            key="image",
+            encoder=encoder,
+            head=ConvolutionalHead(encoder.width, num_classes, dropout=dropout),
+            loss=classification(multi_label),
+        ),
+        data=Data(
+            Image(),
+            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
+            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+        ),
+        optimizer=Optimizer(kind="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
+        schedule=Schedule(epochs=100, warmup=5, batch=256),
+        loader=Loader(batch=64),
+    )
 
 
 def resnet(
@@ -100,19 +120,4 @@ def resnet(
         stages=stages,
         width=widths[-1],
     )
-    return Recipe(
-        objective=Supervised(
-            key="image",
-            encoder=encoder,
-            head=ConvolutionalHead(encoder.width, num_classes, dropout=dropout),
-            loss=classification(multi_label),
-        ),
-        data=Data(
-            Image(),
-            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
-        ),
-        optimizer=Optimizer(kind="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
-        schedule=Schedule(epochs=100, warmup=5, batch=256),
-        loader=Loader(batch=64),
-    )
+    return classifier(encoder, num_classes, multi_label, crop, dropout, flip)
