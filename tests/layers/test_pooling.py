@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unveil.layers import PoolingAttention, PoolingBlock, RelativePositions, pooling
-from unveil.layers.pooling import Pool, bias_of, channels_of, over_grid, reduced
+from unveil.layers.pooling import Pool, over_grid, reduced
+from unveil.layers.relative import bias_of, channels_of
 
 GRID, STRIDE = (2, 7, 6), (1, 2, 2)
 

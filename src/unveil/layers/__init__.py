@@ -9,8 +9,9 @@ from unveil.layers.initialise import he, xavier
 from unveil.layers.mlp import Mlp
 from unveil.layers.non_local import NonLocal, Similarity
 from unveil.layers.norms import Norm, NormKind, norm_of
-from unveil.layers.pooling import PoolingAttention, PoolingBlock, RelativePositions
+from unveil.layers.pooling import PoolingAttention, PoolingBlock
 from unveil.layers.recompute import recomputed, statistics_kept
+from unveil.layers.relative import RelativePositions
 from unveil.layers.residual import Residual, basic, bottleneck
 from unveil.layers.squeeze import SqueezeExcite, Swish
 

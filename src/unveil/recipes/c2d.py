@@ -11,8 +11,8 @@ The numbers are those of the released script (facebookresearch/SlowFast). The pa
 from unveil.encoders import Inflation
 from unveil.layers import NormKind, norm_of
 from unveil.recipe import Recipe
+from unveil.recipes.slow import BACKBONES, classifier, pathway, size_of
 from unveil.recipes.slow import PRESETS as SLOW
-from unveil.recipes.slow import classifier, pathway, size_of
 
 PRESETS = SLOW
 
@@ -49,8 +49,9 @@ def c2d(
     """
     of = size_of(size)
     frames, stride, width = frames or of.frames, stride or of.stride, 8 if size == "debug" else width
+    stem_length, lengths, halve = BACKBONES["c2d"]
     return classifier(
-        pathway(of.depths, width, norm_of(norm, axes=3), 1, ((1,), (1,), (1,), (1,)), halve=True, inflation=inflation),
+        pathway(of.depths, width, norm_of(norm, axes=3), stem_length, lengths, halve=halve, inflation=inflation),
         frames // 2,
         frames,
         stride,

@@ -12,8 +12,8 @@ inflated as in the paper: repeated and divided by their length, so that a clip t
 from unveil.encoders import Inflation
 from unveil.layers import NormKind, norm_of
 from unveil.recipe import Recipe
+from unveil.recipes.slow import BACKBONES, classifier, pathway, size_of
 from unveil.recipes.slow import PRESETS as SLOW
-from unveil.recipes.slow import classifier, pathway, size_of
 
 PRESETS = SLOW
 
@@ -50,9 +50,9 @@ def i3d(
     """
     of = size_of(size)
     frames, stride, width = frames or of.frames, stride or of.stride, 8 if size == "debug" else width
-    lengths = ((3,), (3, 1), (3, 1), (1, 3))
+    stem_length, lengths, halve = BACKBONES["i3d"]
     return classifier(
-        pathway(of.depths, width, norm_of(norm, axes=3), 5, lengths, halve=True, inflation=inflation),
+        pathway(of.depths, width, norm_of(norm, axes=3), stem_length, lengths, halve=halve, inflation=inflation),
         frames // 2,
         frames,
         stride,

@@ -17,16 +17,10 @@ from unveil.encoders import Inflation
 from unveil.errors import UserError
 from unveil.layers import NormKind, Similarity, norm_of
 from unveil.recipe import Recipe
+from unveil.recipes.slow import BACKBONES, classifier, pathway, size_of
 from unveil.recipes.slow import PRESETS as SLOW
-from unveil.recipes.slow import classifier, pathway, size_of
 
 PRESETS = SLOW
-#: Frames of the first kernel, of those of each stage, and whether time is halved after the first.
-BACKBONES: dict[str, tuple[int, tuple[tuple[int, ...], ...], bool]] = {
-    "c2d": (1, ((1,), (1,), (1,), (1,)), True),
-    "i3d": (5, ((3,), (3, 1), (3, 1), (1, 3)), True),
-    "slow": (1, ((1,), (1,), (3,), (3,)), False),
-}
 
 
 def places_of(text: str) -> list[tuple[int, int]]:

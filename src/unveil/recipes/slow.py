@@ -36,6 +36,12 @@ PRESETS = {
 
 #: Where non-local blocks stand: (stage, block before), both from 0 (Wang et al. 2018, section 4.1).
 PLACES = ((1, 1), (1, 3), (2, 1), (2, 3), (2, 5))
+#: Frames of the first kernel, of those of each stage, and whether time is halved after the first.
+BACKBONES: dict[str, tuple[int, tuple[tuple[int, ...], ...], bool]] = {
+    "c2d": (1, ((1,), (1,), (1,), (1,)), True),
+    "i3d": (5, ((3,), (3, 1), (3, 1), (1, 3)), True),
+    "slow": (1, ((1,), (1,), (3,), (3,)), False),
+}
 MEAN, STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
 
@@ -184,9 +190,9 @@ def slow(
     """
     of = size_of(size)
     frames, stride, width = frames or of.frames, stride or of.stride, 8 if size == "debug" else width
-    lengths = ((1,), (1,), (3,), (3,))
+    stem_length, lengths, _ = BACKBONES["slow"]
     return classifier(
-        pathway(of.depths, width, norm_of(norm, axes=3), 1, lengths, inflation=inflation),
+        pathway(of.depths, width, norm_of(norm, axes=3), stem_length, lengths, inflation=inflation),
         frames,
         frames,
         stride,
