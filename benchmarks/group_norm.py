@@ -32,8 +32,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work/group_norm"), help="where the runs are kept")
     parser.add_argument("--recipe", default="resnet", help="with a flag --norm")
     parser.add_argument("--size", default="18")
-    parser.add_argument("--crop", type=int, default=64)
-    parser.add_argument("--epochs", type=float, default=15)
+    parser.add_argument("--width", type=int, default=32, help="channels of the stem")
+    parser.add_argument("--crop", type=int, default=32)
+    parser.add_argument("--epochs", type=float, default=5)
     parser.add_argument("--lr", type=float, default=0.4, help="for 256 samples")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
@@ -43,12 +44,12 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     budget = Budget(arguments.hours)
     errors: dict[str, dict[str, list[float]]] = {}
-    settings = {name: getattr(arguments, name) for name in ("recipe", "size", "crop", "epochs", "lr")}
+    settings = {name: getattr(arguments, name) for name in ("recipe", "size", "width", "crop", "epochs", "lr")}
     for seed in range(arguments.seeds):
         for batch in reversed(sorted(arguments.batches)):
             for norm in NORMS:
                 flags: dict[str, Any] = {
-                    "size": arguments.size, "norm": norm, "crop": arguments.crop, "seed": seed,
+                    "size": arguments.size, "width": arguments.width, "norm": norm, "crop": arguments.crop, "seed": seed,
                     "optimizer.kind": "sgd", "optimizer.lr": arguments.lr, "optimizer.weight_decay": 1e-4,
                     "schedule.batch": batch, "schedule.epochs": arguments.epochs, "schedule.warmup": 1,
                     "loader.batch": batch, "loader.workers": 0, "device": "cpu",

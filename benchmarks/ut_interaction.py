@@ -5,7 +5,8 @@
 `--data` holds a folder a class of setS_seqNN_*.avi. Trained on set 1 and tested on set 2, and the other way round; three seeds. Every
 system has the same clips, epochs, batch and grid of learning rates (factors of its preset's); a rate is chosen on sequences 8 to 10
 of the training set, never on the test set, by a run on sequences 1 to 7 with seed 0. VideoMAE is pre-trained on the training set
-alone, without labels. Stopped and started again it goes on; --hours bounds what is begun.
+alone, without labels. The clips are first re-encoded small, for decoding them would cost more than learning from them. Stopped and
+started again it goes on; --hours bounds what is begun.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from scored import Budget, top1
 import unveil
 from unveil import recipes
 from unveil.run import versions
+from unveil.verbs.files import prepare
 
 SETS = ("set1", "set2")
 HELD_OUT = ("08", "09", "10", "18", "19", "20")
@@ -43,17 +45,19 @@ class System(NamedTuple):
 SGD = {"optimizer.kind": "sgd", "optimizer.weight_decay": 1e-4}
 VIT = {"size": "nano", "patch": 16, "sample.mixup": 0.0, "sample.cutmix": 0.0, "drop_path": 0.1}
 SYSTEMS = {
-    "s3d": System("train", "s3d", 0.4, {**SGD, "size": "S", "precise_bn": 200}),
-    "slow": System("train", "slow", 0.4, {**SGD, "size": "nano", "precise_bn": 200}),
-    "x3d": System("train", "x3d", 0.4, {**SGD, "size": "XS", "precise_bn": 200}),
+    "s3d": System("train", "s3d", 0.4, {**SGD, "size": "nano", "precise_bn": 10}),
+    "slow": System("train", "slow", 0.4, {**SGD, "width": 8, "precise_bn": 10}),
+    "x3d": System("train", "x3d", 0.4, {**SGD, "size": "debug", "precise_bn": 10}),
     "videomae, from scratch": System("train", "videomae", 8e-3, VIT),
     "videomae, pre-trained": System("finetune", "videomae", 8e-3, VIT),
 }
 
 
 def arrange(data: Path, work: Path) -> None:
-    """Folders of links, a folder a class: work/SET/{all,learn,choose}/CLASS/."""
-    for path in sorted(data.glob("*/*.avi")):
+    """Re-encoded clips, and folders of links to them, a folder a class: work/SET/{all,learn,choose}/CLASS/."""
+    small = work / "clips"
+    prepare(data, out=small, short_side=128, quiet=True)
+    for path in sorted(small.glob("*/set*")):
         match = re.match(r"(set\d)_seq(\d+)_", path.name)
         if match is None:
             raise SystemExit(f"{path}: its name does not say which set and sequence it is of.")
@@ -72,9 +76,9 @@ def main() -> None:
         "--work", type=Path, default=Path("benchmarks/work/ut_interaction"), help="where the runs are kept"
     )
     parser.add_argument("--crop", type=int, default=80)
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--epochs", type=float, default=40)
-    parser.add_argument("--pretraining", type=float, default=400, help="epochs of VideoMAE")
+    parser.add_argument("--pretraining", type=float, default=800, help="epochs of VideoMAE")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
     parser.add_argument("--factors", type=float, nargs="+", default=FACTORS)
@@ -85,7 +89,7 @@ def main() -> None:
     arrange(arguments.data, arguments.work)
     budget = Budget(arguments.hours)
     shared = {
-        "frames": arguments.frames, "stride": 4, "crop": arguments.crop, "flip": True, "schedule.epochs": arguments.epochs,
+        "frames": arguments.frames, "stride": 8, "crop": arguments.crop, "flip": True, "schedule.epochs": arguments.epochs,
         "schedule.warmup": arguments.epochs / 10, "schedule.batch": 12, "loader.batch": 12, "loader.workers": 0,
         "sample.repeats": 1, "sample.clips": 3, "sample.crops": 1, "device": "cpu",
     }  # fmt: skip
