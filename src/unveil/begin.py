@@ -39,7 +39,7 @@ def begin(
     from unveil.run import load, new_info
     from unveil.storage import write_json, write_lines
 
-    flags = dict(asked["flags"])
+    flags = settled(function, asked["flags"])
     own = recipe_flags(function)
     with torch.device("meta"):
         sketch = assemble(function, flags)
@@ -87,6 +87,20 @@ def begin(
             table.result()
     write_json(out / "run.json", info)
     return load(out, how.device)
+
+
+def settled(function: Callable[..., Recipe], flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags with those that other runs decide: what the recipe's module makes of them (`SETTLED`), where it does.
+
+    They are written into the run folder, which then needs the other runs no more to be opened.
+
+    Raises:
+        UserError: another run that the recipe needs is not named, or is none that it can use.
+    """
+    from unveil import recipes
+
+    settle = getattr(recipes.module_of(function), "SETTLED", {}).get(function.__name__)
+    return dict(flags) if settle is None else settle(dict(flags))
 
 
 def _divided(manifest: Manifest, fraction: float | None, seed: int) -> tuple[Manifest, Manifest | None]:

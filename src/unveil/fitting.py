@@ -73,19 +73,21 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str = "") -> Fi
         source: where it came from, for the report.
     """
     own = network.state_dict()
-    ours = {name: value for name, value in state.items() if name in own}
+    adapted = dict(state)
     for prefix, module in network.named_modules():
         if isinstance(module, Adaptable):
-            module.adapt(ours, f"{prefix}." if prefix else "")
-    report = Fitted(source, unused=[name for name in state if name not in own])
+            module.adapt(adapted, f"{prefix}." if prefix else "")
+    ours = {name: value for name, value in adapted.items() if name in own}
+    report = Fitted(source, unused=[name for name in adapted if name not in own])
     fitting = {}
     for name, value in ours.items():
-        before, after = list(state[name].shape), list(own[name].shape)
+        given = state.get(name, value)  # one for several (positions that blocks shared) comes under names of its own
+        before, after = list(given.shape), list(own[name].shape)
         if list(value.shape) != after:
             report.replaced[name] = (before, after)
             continue
         fitting[name] = value
-        if value is state[name]:
+        if value is given:
             report.loaded.append(name)
         elif not name.endswith(".native"):  # says of which grid a table is; the table itself is named
             report.resized[name] = (before, after)

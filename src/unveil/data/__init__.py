@@ -9,6 +9,7 @@ from unveil.data.signals import Image, Signal, Video, signal_of, to_input
 from unveil.data.splits import split
 from unveil.data.transforms import (
     CenterCrop,
+    ColorJitter,
     HorizontalFlip,
     MultiScaleCrop,
     RandAugment,
@@ -25,6 +26,7 @@ __all__ = [
     "Batch",
     "CenterCrop",
     "Clip",
+    "ColorJitter",
     "Dataset",
     "Dense",
     "HorizontalFlip",

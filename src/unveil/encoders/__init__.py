@@ -1,5 +1,6 @@
 """Signals → features."""
 
+from unveil.encoders.dalle import DALLE, DalleEncoder, DalleSize, VisualTokenizer
 from unveil.encoders.encoder import Encoder
 from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
 from unveil.encoders.resnet import DEPTHS, Inflation, ResNet, pyramid, stage
@@ -8,11 +9,14 @@ from unveil.encoders.slowfast import Lateral, SlowFast
 from unveil.encoders.vit import SIZES, Dimensions, Size, ViT, dimensions
 
 __all__ = [
+    "DALLE",
     "DEPTHS",
     "MVIT",
     "MVITV2",
     "S3D",
     "SIZES",
+    "DalleEncoder",
+    "DalleSize",
     "Dimensions",
     "Encoder",
     "Inception",
@@ -25,6 +29,7 @@ __all__ = [
     "SlowFast",
     "Stem",
     "ViT",
+    "VisualTokenizer",
     "dimensions",
     "pyramid",
     "scales",

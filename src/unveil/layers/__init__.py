@@ -3,16 +3,17 @@
 from unveil.layers.attention import Attention, attend
 from unveil.layers.block import Block, LayerNorm, run_blocks
 from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool
-from unveil.layers.dropout import Dropout, DropPath, seed_dropout
+from unveil.layers.dropout import Dropout, DropPath, gumbel, seed_dropout
 from unveil.layers.folding import channels_last, folded
-from unveil.layers.initialise import he, xavier
+from unveil.layers.initialise import by_depth, fan_in, he, truncated, xavier
 from unveil.layers.mlp import Mlp
 from unveil.layers.non_local import NonLocal, Similarity
 from unveil.layers.norms import Norm, NormKind, norm_of
 from unveil.layers.pooling import PoolingAttention, PoolingBlock
 from unveil.layers.recompute import recomputed, statistics_kept
 from unveil.layers.relative import RelativePositions
-from unveil.layers.residual import Residual, basic, bottleneck
+from unveil.layers.relative_bias import RelativePositionBias
+from unveil.layers.residual import Residual, basic, bottleneck, preactivated
 from unveil.layers.squeeze import SqueezeExcite, Swish
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "NormKind",
     "PoolingAttention",
     "PoolingBlock",
+    "RelativePositionBias",
     "RelativePositions",
     "Residual",
     "Similarity",
@@ -36,16 +38,21 @@ __all__ = [
     "attend",
     "basic",
     "bottleneck",
+    "by_depth",
     "channels_last",
     "convolution",
     "factorised",
+    "fan_in",
     "folded",
+    "gumbel",
     "he",
     "max_pool",
     "norm_of",
+    "preactivated",
     "recomputed",
     "run_blocks",
     "seed_dropout",
     "statistics_kept",
+    "truncated",
     "xavier",
 ]

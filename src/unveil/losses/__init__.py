@@ -1,6 +1,16 @@
 """Pure functions: prediction, target → scalar."""
 
 from unveil.losses.classification import binary_cross_entropy, classification, cross_entropy
+from unveil.losses.likelihood import LOGIT_MEAN, LOGIT_STD, logit_laplace, logit_laplace_mode
 from unveil.losses.regression import mse
 
-__all__ = ["binary_cross_entropy", "classification", "cross_entropy", "mse"]
+__all__ = [
+    "LOGIT_MEAN",
+    "LOGIT_STD",
+    "binary_cross_entropy",
+    "classification",
+    "cross_entropy",
+    "logit_laplace",
+    "logit_laplace_mode",
+    "mse",
+]

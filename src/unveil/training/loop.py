@@ -33,7 +33,7 @@ from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
 from unveil.training.log import Log, make_loggers
 from unveil.training.monitor import Monitor
 from unveil.training.schedule import learning_rate, plan_steps, rates
-from unveil.training.start import start
+from unveil.training.start import borrow, start
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -175,6 +175,8 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
         processes.synchronised(fabric, objective)
     average = _average(objective, recipe.ema) if recipe.ema else None
     resumed = checkpoint.latest(plan.out, objective, notes.append)
+    if resumed is None:  # a checkpoint holds them, and the other run may be gone since
+        notes += [borrow(objective, borrowed) for borrowed in recipe.borrowed]
     # Divided networks replace their parameters: optimisers are made afterwards.
     model = fabric.setup_module(objective)
     if average is not None:

@@ -1,4 +1,5 @@
-"""What is measured while a run trains: RankMe always, kNN when labels exist, validation accuracy when it is supervised."""
+"""What is measured while a run trains: RankMe always, kNN when labels exist, validation accuracy when it is supervised; of a
+tokenizer how it uses its codes."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ class Monitor:
     """Measures ten times in a run (a very short one: at its end), on few enough samples that it costs a few percent of it.
 
     Pre-training: RankMe (2210.02885) of mean-pooled embeddings of training samples, as an early sign of collapse; with labels also
-    kNN accuracy, gallery from the training split, queries from the validation split. Supervised: top-1 on the validation
-    split, one view each.
+    kNN accuracy, gallery from the training split, queries from the validation split; of a tokenizer its codes' perplexity and the
+    share of them that it uses, on the same samples. Supervised: top-1 on the validation split, one view each.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Monitor:
     @torch.no_grad()
     def measure(self, objective: nn.Module, device: torch.device) -> dict[str, float]:
         """Numbers for the log; the network is put back into training mode by the loop."""
-        from unveil.evaluation import EVALUATORS, Subject, accuracy, extract, rankme
+        from unveil.evaluation import EVALUATORS, Subject, accuracy, codebook, extract, rankme
 
         objective.eval()
         data = replace(self.data, clips=1, crops=1)
@@ -72,6 +73,9 @@ class Monitor:
             return {f"val_{name}": value for name, value in metrics.items() if name in ("top1", "map")}
         encoder: Any = objective.towers[data.signal.key]  # type: ignore[index]
         numbers = {"rankme": rankme(extract(encoder, batches(self.sample), data.signal.key, device).x)}
+        if hasattr(objective, "codes"):
+            signals = (batch[data.signal.key].flatten(0, 1) for batch in batches(self.sample))
+            numbers |= codebook(objective, signals, data.signal.key, device).metrics
         if self.queries is not None:
             subject = Subject(None, encoder, data.signal.key, self.classes, device)
             metrics = EVALUATORS["knn"](subject, batches(self.sample), batches(self.queries)).metrics
