@@ -29,7 +29,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from unveil import recipes, weights
-from unveil.decoders import TransformerDecoder
+from unveil.decoders import LinearDecoder, TransformerDecoder
 from unveil.flags import assemble, expand
 from unveil.masking import Mask
 from unveil.objectives import MaskedAutoencoder, Objective, Supervised
@@ -86,7 +86,18 @@ def tubes(noise: Tensor, grid: tuple[int, ...], ratio: float) -> Mask:
     return Mask(*((part.sort().values[:, None] + step).flatten(1) for part in parts))
 
 
-MASKS: dict[str, Callable[..., Mask]] = {"smallest_visible": smallest_visible, "tubes": tubes}
+def largest_masked(noise: Tensor, grid: tuple[int, ...], ratio: float) -> Mask:
+    """The places with the largest noise are masked, as many as the share rounded down; both in the grid's order (BEiT)."""
+    count = int(noise.shape[1] * ratio)
+    order = noise.argsort(dim=1, descending=True)
+    return Mask(order[:, count:].sort().values, order[:, :count].sort().values)
+
+
+MASKS: dict[str, Callable[..., Mask]] = {
+    "smallest_visible": smallest_visible,
+    "tubes": tubes,
+    "largest_masked": largest_masked,
+}
 
 
 @dataclass
@@ -121,6 +132,10 @@ def quantity(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @quantity
 def loss(run: Pass) -> Tensor:
     """Of the objective; of labels the plain cross-entropy, since smoothing belongs to a training, not to a network."""
+    if "token_ids" in run.batch:  # in the place of a tokenizer's
+        assert run.mask is not None
+        wanted = run.batch["token_ids"].long().gather(1, run.mask.masked)
+        return run.objective.loss(run.objective.predict(run.batch, run.mask)[0], wanted)
     if isinstance(run.objective, Supervised):
         assert run.labels is not None, "the yaml file gives no labels"
         return functional.cross_entropy(run.objective.logits(run.batch), run.labels)
@@ -149,6 +164,9 @@ def embedded(run: Pass) -> Tensor:
 def predictions(run: Pass) -> Tensor:
     """At all places of the grid, in its order."""
     assert run.mask is not None
+    if isinstance(run.objective.decoder, LinearDecoder):
+        seen = run.tokens()
+        return run.objective.decoder(seen, seen.coords)
     assert isinstance(run.objective.decoder, TransformerDecoder)
     seen = run.tokens()
     found = run.objective.decoder(seen, unravel(run.mask.masked, seen.grid), visible_too=True)
@@ -157,9 +175,10 @@ def predictions(run: Pass) -> Tensor:
 
 
 @quantity
-def masked_predictions(run: Pass) -> Tensor:
-    """At the masked places alone."""
-    return run.objective.predict(run.batch, run.mask)[0]
+def masked_predictions(run: Pass, how: str = "") -> Tensor:
+    """At the masked places alone; "together": of all samples, one after the other."""
+    found = run.objective.predict(run.batch, run.mask)[0]
+    return found.flatten(0, 1) if how == "together" else found
 
 
 @quantity
@@ -182,6 +201,14 @@ def positions(run: Pass, part: str, kind: str = "") -> Tensor:
     """Of `part` (encoder, decoder) at all places; "class" puts the class token's row of zeros in front."""
     table = getattr(run.objective, part).positions(coordinates(run.grid)[None], run.grid)
     return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1) if kind == "class" else table
+
+
+@quantity
+def distances(run: Pass, block: str = "") -> Tensor:
+    """Which row of its table of relative positions each pair of tokens has; of a block, where each has a table."""
+    bias = run.objective.encoder.attention_bias
+    bias = bias[int(block)] if block else bias
+    return bias.rows(coordinates(run.grid)[None], run.grid)[0]
 
 
 @quantity
@@ -255,7 +282,8 @@ def build(golden: Golden, state: dict[str, Tensor]) -> tuple[Objective, dict[str
     own = dict(objective.named_parameters()) | dict(objective.named_buffers())
     strange = {name for name in converted.state if name not in own or own[name].shape != converted.state[name].shape}
     assert not strange, f"of no use here: {strange}"
-    missing = {name for name, _ in objective.named_parameters()} - converted.state.keys()
+    learned = {name for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    missing = learned - converted.state.keys()
     assert not missing, f"not of the reference: {missing}"
     return objective, converted.state
 
@@ -289,7 +317,8 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     expected = {output: value for output, value in expected.items() if output not in facts.get("left_out", {})}
     wanted = {output: facts.get("quantities", {}).get(output, output) for output in expected}
     wanted |= {output: f"after {_ours(output, state, ours)}" for output in expected if output.endswith(AFTER)}
-    run = {"batch": {key: inputs[key]}, "mask": mask, "labels": labels}
+    batch = {name: x for name, x in inputs.items() if name in (key, "token_ids")}
+    run = {"batch": batch, "mask": mask, "labels": labels}
     found = {}
     for output, said in wanted.items():  # one pass each, from the same statistics
         whole = {f"objective.{part}": t.clone() if part.endswith(STATISTICS) else t for part, t in ours.items()}

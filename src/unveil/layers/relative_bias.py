@@ -52,10 +52,13 @@ class RelativePositionBias(nn.Module):
         """
         if prefix != (1 if self.class_rows else 0):
             raise ValueError(f"relative positions made for {1 if self.class_rows else 0} class tokens, not {prefix}")
-        grid = tuple(grid)
-        table = self._table(self.table, self.grid, grid)
+        table = self._table(self.table, self.grid, tuple(grid))
         if coords.shape[1] == math.prod(grid):
             coords = coords[:1]  # the same in every sample
+        return nn.functional.embedding(self.rows(coords, grid), table).permute(0, 3, 1, 2)
+
+    def rows(self, coords: Tensor, grid: Sequence[int]) -> Tensor:
+        """Which row of the grid's table a pair of tokens has, query by key [B, M + N, M + N] int64."""
         spans = _distances(grid)
         apart = coords[:, :, None] - coords[:, None] + coords.new_tensor(grid) - 1
         index = ravel(apart, spans)
@@ -66,7 +69,7 @@ class RelativePositionBias(nn.Module):
             corner = torch.zeros_like(index, dtype=torch.bool)
             corner[:, 0, 0] = True
             index = index.masked_fill(corner, first + 2)
-        return nn.functional.embedding(index, table).permute(0, 3, 1, 2)
+        return index
 
     def _table(self, table: Tensor, grid: tuple[int, ...], asked: tuple[int, ...]) -> Tensor:
         if grid == asked:
