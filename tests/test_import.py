@@ -24,6 +24,9 @@ from reference import read, state_of
 
 #: Flags and heads of the references' tiny networks that shapes do not tell.
 TINY: dict[str, dict[str, Any]] = {
+    "beit-pretrain": {},
+    "beit-pretrain-abs": {},
+    "beit-finetune": {},
     "mae-pretrain-norm": {"crop": 32},
     "mae-finetune-gap": {},
     "mae_st-pretrain-sep-norm": {},
@@ -76,10 +79,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", TINY)
 def test_an_imported_run_is_like_any_other(name: str, files: dict[str, Path], tmp_path: Path) -> None:
     run = imported(name, tmp_path)
-    data = files["images" if name.startswith(("mae-", "vit", "mvitv2-image")) else "clips"]
+    data = files["images" if name.startswith(("beit", "mae-", "vit", "mvitv2-image")) else "clips"]
     assert run.info["status"] == "complete"
     assert run.info["imported"]["file"] == f"{name}.pth"
-    assert "CC-BY-NC" in run.info["licence_of_start"] or name.startswith(("vit", *TOLD))
+    assert ("MIT" if name.startswith("beit") else "CC-BY-NC") in run.info["licence_of_start"] or name.startswith(
+        ("vit", *TOLD)
+    )
     vectors = run.embed(sorted(data.rglob("*.*")))
     assert vectors.shape[1] == (128 if name.startswith(TOLD) else 64)
     assert np.isfinite(vectors).all()
@@ -108,6 +113,39 @@ def test_an_encoder_alone_is_a_run_without_its_decoder(tmp_path: Path, capsys: p
     assert run.info["recipe"] == "mae"
     expected = state_of(read("mae-pretrain-norm"))["blocks.1.mlp.fc1.weight"]
     assert torch.equal(run.encoder.get_parameter("blocks.1.mlp.fc1.weight"), expected)
+
+
+def test_beits_bias_is_interpolated_for_other_images_and_a_tokenizer_is_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = imported("beit-finetune", tmp_path, crop=48, quiet=False)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "encoder.attention_bias.1.table (52 × 4 → 124 × 4)" in told
+    assert run.encoder.mask_grid(torch.empty(1, 3, 48, 48)) == (6, 6)
+    imported("beit-pretrain", tmp_path / "other", quiet=False)
+    assert "the file holds no tokenizer" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_shared_bias_in_a_fine_tuned_beit_is_every_blocks(tmp_path: Path) -> None:
+    """As the release allows (`use_shared_rel_pos_bias`), and as a pre-trained file without its mask token would be."""
+
+    def shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        table = state.pop("blocks.1.attn.relative_position_bias_table")
+        del state["blocks.0.attn.relative_position_bias_table"]
+        return {**state, "rel_pos_bias.relative_position_bias_table": table}
+
+    run = imported("beit-finetune", tmp_path, shared)
+    first, second = (run.encoder.get_parameter(f"attention_bias.{number}.table") for number in range(2))
+    assert first.any()
+    assert torch.equal(first, second)
+
+
+def test_both_kinds_of_positions_are_refused(tmp_path: Path) -> None:
+    def both(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {**state, "rel_pos_bias.relative_position_bias_table": torch.zeros(52, 4)}
+
+    with pytest.raises(UserError, match="absolute and relative positions at once"):
+        imported("beit-pretrain-abs", tmp_path, both)
 
 
 def test_wrappers_before_every_name_are_taken_off(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Self
 
 import torch
@@ -69,6 +70,8 @@ class Codes(nn.Module):
     def forward(self, batch: Mapping[str, Tensor], grid: Sequence[int], indices: Tensor) -> Tensor:
         look = self.look(batch, grid)
         # In float32 whatever the training's precision: near ties would change with the number of bits.
-        with torch.autocast(look.device.type, enabled=False):
+        kind = look.device.type
+        plain = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+        with plain:
             codes = self.tokenizer(look).x.argmax(-1)
         return codes.gather(1, indices)
