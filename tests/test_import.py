@@ -122,7 +122,7 @@ def test_beits_bias_is_interpolated_for_other_images_and_a_tokenizer_is_missed(
     told = " ".join(capsys.readouterr().err.split())
     assert "encoder.attention_bias.1.table (52 × 4 → 124 × 4)" in told
     assert run.encoder.mask_grid(torch.empty(1, 3, 48, 48)) == (6, 6)
-    imported("beit-pretrain", tmp_path / "other", quiet=False)
+    imported("beit-pretrain", tmp_path, quiet=False, overwrite=True)
     assert "the file holds no tokenizer" in " ".join(capsys.readouterr().err.split())
 
 
