@@ -59,8 +59,9 @@ def read_folder(folder: Path) -> Folder:
         raise UserError(f"{folder}: holds none of {', '.join(WEIGHTS)} (weights in several files are not read).")
     if config.get("hidden_act", "gelu") != "gelu":
         raise UserError(f"{folder / CONFIG}: hidden_act {config['hidden_act']!r}; the networks here have gelu.")
+    system = SYSTEMS[kind]
     if kind == "beit" and not config.get("use_absolute_position_embeddings"):
-        raise UserError(f"{folder / CONFIG}: a BEiT with relative positions, which no system here has.")
+        system = "beit"  # the others are networks of MAE's
     pretraining = any("PreTraining" in str(name) for name in config.get("architectures") or [])
     hints = {"num_heads": _number(config, "num_attention_heads", 12, folder)}
     flags: dict[str, Any] = {}
@@ -86,7 +87,7 @@ def read_folder(folder: Path) -> Folder:
         values = _json(folder / PREPROCESSOR).get(name) if (folder / PREPROCESSOR).is_file() else None
         if isinstance(values, list) and values and all(isinstance(value, int | float) for value in values):
             flags[flag] = tuple(float(value) for value in values)
-    return Folder(weights, SYSTEMS[kind], hints, flags, _classes(config), _licence(folder / CARD), notes)
+    return Folder(weights, system, hints, flags, _classes(config), _licence(folder / CARD), notes)
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _answers(run: Run, architecture: str, model: Any, x: Tensor) -> tuple[Tensor
     pixels = x.transpose(1, 2) if x.ndim == 5 else x  # theirs are [B, T, C, H, W]
     if architecture.endswith("Classification"):
         return objective.logits({key: x}), model(pixels).logits
-    if not architecture.endswith("PreTraining"):
+    if not architecture.endswith(("PreTraining", "MaskedImageModeling")):
         return run.encoder(x).sequence(), model(pixels).last_hidden_state
     batch = {key: x, "seed": torch.arange(len(x))}
     mask = objective.masked(batch)
@@ -160,5 +160,8 @@ def _answers(run: Run, architecture: str, model: Any, x: Tensor) -> tuple[Tensor
     ours = objective.predict(batch, mask)[0]
     if architecture == "VideoMAEForPreTraining":
         return ours, model(pixels, bool_masked_pos=hidden.bool()).logits
+    if architecture == "BeitForMaskedImageModeling":
+        found = model(pixels, bool_masked_pos=hidden.bool()).logits
+        return ours, found.gather(1, mask.masked[..., None].expand(-1, -1, found.shape[-1]))
     found = model(pixels, noise=hidden).logits  # what has the least noise stays visible
     return ours, found.gather(1, mask.masked[..., None].expand(-1, -1, found.shape[-1]))
