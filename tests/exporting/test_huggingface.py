@@ -278,7 +278,7 @@ class TestBack:
         torch.testing.assert_close(answer(back, x, True), answer(run, x, True), rtol=1e-5, atol=1e-5)
 
     @pytest.mark.parametrize(
-        "kind", ["vit", "beit", "beit-finetune", "mae", "mae-finetune", "videomae", "videomae-finetune"]
+        "kind", ["vit", "beit-finetune", "beit-finetune-class", "mae", "mae-finetune", "videomae", "videomae-finetune"]
     )
     def test_names_of_their_modules_in_memory(self, kind: str, tmp_path: Path) -> None:
         """Version 5 has others there than in its files, and writes some of them into files."""

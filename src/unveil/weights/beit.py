@@ -48,6 +48,7 @@ def convert(state: State, num_heads: int | None = None, **flags: Any) -> Convert
         UserError: it has both kinds of positions, or those that blocks share before fine-tuning where it is fine-tuned.
     """
     given = Reader({name: value for name, value in _named(state).items() if not name.endswith(INDEX)})
+    given["blocks.0.attn.q_bias"]  # by which it is told from another ViT
     weight = given["patch_embed.proj.weight"]
     patch = _vit.patch_size(weight, 2)[0]
     size, notes = _vit.size_of(len(weight), _vit.depth(given, "blocks."), num_heads)
