@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from unveil.errors import UserError
@@ -39,6 +41,9 @@ def begin(
     from unveil.run import load, new_info
     from unveil.storage import write_json, write_lines
 
+    # The loop's library takes seconds to import: meanwhile the data are looked at, and a long list costs no time.
+    importing = Thread(target=import_module, args=("lightning.fabric",))
+    importing.start()
     flags = dict(asked["flags"])
     own = recipe_flags(function)
     with torch.device("meta"):
@@ -85,6 +90,7 @@ def begin(
         info |= whole.result()
         for table in written:
             table.result()
+    importing.join()  # before any process is forked
     write_json(out / "run.json", info)
     return load(out, how.device)
 

@@ -2,7 +2,7 @@
 
 from unveil.layers.attention import Attention, attend
 from unveil.layers.block import Block, LayerNorm, run_blocks
-from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool
+from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool, rectify
 from unveil.layers.dropout import Dropout, DropPath, seed_dropout
 from unveil.layers.folding import channels_last, folded
 from unveil.layers.initialise import he, xavier
@@ -44,6 +44,7 @@ __all__ = [
     "max_pool",
     "norm_of",
     "recomputed",
+    "rectify",
     "run_blocks",
     "seed_dropout",
     "statistics_kept",

@@ -20,7 +20,7 @@ from unveil.data import CenterCrop, HorizontalFlip, Image, RandomResizedCrop, Re
 from unveil.encoders import DEPTHS, Encoder, ResNet, pyramid, stage
 from unveil.errors import UserError
 from unveil.heads import ConvolutionalHead
-from unveil.layers import ConvNorm, NormKind, basic, convolution, max_pool, norm_of
+from unveil.layers import ConvNorm, NormKind, basic, convolution, max_pool, norm_of, rectify
 from unveil.losses import classification
 from unveil.objectives import Supervised
 from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
@@ -115,7 +115,7 @@ def resnet(
         stages = pyramid(depths, width, norm=norms, groups=groups, group_width=group_width)
     encoder = ResNet(
         stem=nn.Sequential(
-            ConvNorm(convolution(3, width, (7, 7), 2), norms(width), nn.ReLU()), max_pool((3, 3), (2, 2))
+            ConvNorm(convolution(3, width, (7, 7), 2), norms(width), rectify()), max_pool((3, 3), (2, 2))
         ),
         stages=stages,
         width=widths[-1],
