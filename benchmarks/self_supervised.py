@@ -150,57 +150,7 @@ def probed(
         for by in ("knn", "linear"):
             scored = unveil.evaluate(run, data=train, test=test, by=by, out=folder / by, workers=0, quiet=True)
             row[by] = round(scored.metrics["top1"], 4)
-        log = (
-            [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
-            if steps == {}
-            else []
-        )
-        return row | {"rankme": round(line["rankme"], 2) for line in log if "rankme" in line}
-
-    return measured(folder / "score.json", work, budget)
-
-
-TOWERS = {
-    "size": "128x4x4", "text_size": "128x4x4", "width": 128, "crop": 96, "patch": 12, "context": 32, "vocabulary": 4096,
-    "optimizer.lr": 2e-3, "optimizer.weight_decay": 0.1, "schedule.batch": 64, "loader.batch": 64, "loader.workers": 0,
-    "device": "cpu",
-}  # fmt: skip
-TWO_TOWERS = {"clip": ("flip", {**TOWERS, "ratio": 0.0}), "flip": ("flip", {**TOWERS, "ratio": 0.5})}
-"""CLIP is FLIP at ratio 0: then nothing differs but the masks."""
-TRIED = 25
-
-
-def flickr8k(
-    data: Path, work: Path, seconds: float, seeds: int, budget: Budget
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Retrieval on the last 200 images by name, after as many steps on the others as fit into the same time."""
-    small = work / "images"
-    prepare(data, out=small, short_side=128, quiet=True)
-    with (data / "captions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    column = next(iter(rows[0]))
-    names = sorted({row[column] for row in rows})
-    tested = set(names[-200:])
-    lists = {}
-    for part in ("train", "test"):
-        lists[part] = small / f"{part}.csv"
-        with lists[part].open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "caption"])
-            for row in rows:
-                if (row[column] in tested) == (part == "test"):
-                    writer.writerow(list(row.values())[:2])
-
-    def pace(name: str, number: int) -> float | None:
-        """Median seconds of a step in a run of a few."""
-        recipe, flags = TWO_TOWERS[name]
-
-        def work_() -> dict[str, float]:
-            out = work / "pace" / f"{name}-{number}"
-            run = unveil.pretrain(
-                recipe, data=lists["train"], out=out, quiet=True, max_steps=TRIED, val_fraction=0.0, **flags
-            )
-            if system.steps != 0:
+        if system.steps != 0:
             log = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
             row["rankme"] = next(round(line["rankme"], 2) for line in reversed(log) if "rankme" in line)
         return row
@@ -259,16 +209,18 @@ def flickr8k(
     for seed in range(seeds):
         for name, (recipe, flags) in TWO_TOWERS.items():
             own = [value for other, value in paces if other == name and value is not None]
-            steps = {name: round(seconds / median(own))} if own else {}
-            for label, count in (steps | ({"untrained": 0} if name == "clip" else {})).items():
+            counts = {name: round(seconds / median(own))} if own else {}
+            for label, count in (counts | ({"untrained": 0} if name == "clip" else {})).items():
 
                 def trained(count: int = count, label: str = label, recipe: str = recipe, flags: dict[str, Any] = flags,
                             seed: int = seed) -> dict[str, float]:  # fmt: skip
                     began = time.monotonic()
                     out = work / "runs" / f"{label}-{seed}"
                     schedule = {"schedule.epochs": 1000, "schedule.warmup": 50}  # of which --max-steps makes its own
-                    run = unveil.pretrain(recipe, data=lists["train"], out=out / "run", quiet=True, max_steps=count, seed=seed,
-                                          val_fraction=0.0, **flags, **schedule)  # fmt: skip
+                    run = unveil.pretrain(
+                        recipe, data=lists["train"], out=out / "run", quiet=True, max_steps=count, seed=seed,
+                        val_fraction=0.0, **flags, **schedule,
+                    )  # fmt: skip
                     spent = time.monotonic() - began
                     scored = unveil.evaluate(
                         run, data=lists["test"], by="retrieval", out=out / "evaluate", workers=0, quiet=True
@@ -278,11 +230,8 @@ def flickr8k(
                 row = measured(work / "runs" / f"{label}-{seed}" / "score.json", trained, budget)
                 for number, value in (row or {}).items():
                     found.setdefault(label, {}).setdefault(number, []).append(value)
-    return {
-        **TOWERS,
-        "seconds": seconds,
-        "seconds of a step": {n: [v for m, v in paces if m == n] for n in TWO_TOWERS},
-    }, found
+    paced = {name: [value for other, value in paces if other == name] for name in TWO_TOWERS}
+    return {**TOWERS, "seconds": seconds, "seconds of a step": paced}, found
 
 
 if __name__ == "__main__":
