@@ -308,7 +308,7 @@ def build(golden: Golden, state: dict[str, Tensor]) -> tuple[Objective, dict[str
     converted = weights.convert(golden["system"], state, **hints)
     assert not converted.unused, f"left over: {converted.unused}"
     function = recipes.find(converted.recipe)
-    flags = {key: value for key, value in hints.items() if not key.endswith("num_heads")}
+    flags = {key: value for key, value in hints.items() if key not in weights.HINTS}
     objective = cast(Any, assemble(function, expand(function, None, {**converted.flags, **flags})).objective)
     own = dict(objective.named_parameters()) | dict(objective.named_buffers())
     strange = {name for name in converted.state if name not in own or own[name].shape != converted.state[name].shape}
