@@ -20,7 +20,7 @@ from unveil.data import CenterCrop, HorizontalFlip, Image, RandomResizedCrop, Re
 from unveil.encoders import DEPTHS, Encoder, ResNet, pyramid, stage
 from unveil.errors import UserError
 from unveil.heads import ConvolutionalHead
-from unveil.layers import ConvNorm, NormKind, basic, convolution, max_pool, norm_of
+from unveil.layers import ConvNorm, Norm, NormKind, basic, convolution, max_pool, norm_of
 from unveil.losses import classification
 from unveil.objectives import Supervised
 from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
@@ -56,6 +56,28 @@ def shape_of(size: str) -> tuple[tuple[int, ...], int, int | None, bool]:
             "or the blocks of its stages, 3,4,6,3."
         )
     return depths, int(groups or 1), int(group_width) if group_width else None, layers in ("18", "34")
+
+
+def network(size: str, width: int, norm: Norm) -> ResNet:
+    """The residual network of images.
+
+    Args:
+        size, width: see the flags of `resnet`.
+        norm: channels → norm.
+    """
+    depths, groups, group_width, plain = shape_of(size)
+    width = 8 if size == "debug" else width
+    if plain:
+        blocks = [[partial(basic, kernel=(3, 3), norm=norm)] * depth for depth in depths]
+        widths = [width * 2**number for number in range(4)]
+        stages = [
+            stage(blocks[i], widths[max(0, i - 1)], widths[i], (2, 2) if i else (1, 1)) for i in range(len(blocks))
+        ]
+    else:
+        widths = [4 * width * 2**number for number in range(4)]
+        stages = pyramid(depths, width, norm=norm, groups=groups, group_width=group_width)
+    stem = ConvNorm(convolution(3, width, (7, 7), 2), norm(width), nn.ReLU())
+    return ResNet(stem=nn.Sequential(stem, max_pool((3, 3), (2, 2))), stages=stages, width=widths[-1])
 
 
 def classifier(encoder: Encoder, num_classes: int, multi_label: bool, crop: int, dropout: float, flip: bool) -> Recipe:
@@ -101,23 +123,5 @@ def resnet(
         dropout: before the classifier.
         flip: mirror at random; turn it off where left and right mean something.
     """
-    depths, groups, group_width, plain = shape_of(size)
-    width = 8 if size == "debug" else width
-    norms = norm_of(norm, axes=2)
-    if plain:
-        blocks = [[partial(basic, kernel=(3, 3), norm=norms)] * depth for depth in depths]
-        widths = [width * 2**number for number in range(4)]
-        stages = [
-            stage(blocks[i], widths[max(0, i - 1)], widths[i], (2, 2) if i else (1, 1)) for i in range(len(blocks))
-        ]
-    else:
-        widths = [4 * width * 2**number for number in range(4)]
-        stages = pyramid(depths, width, norm=norms, groups=groups, group_width=group_width)
-    encoder = ResNet(
-        stem=nn.Sequential(
-            ConvNorm(convolution(3, width, (7, 7), 2), norms(width), nn.ReLU()), max_pool((3, 3), (2, 2))
-        ),
-        stages=stages,
-        width=widths[-1],
-    )
+    encoder = network(size, width, norm_of(norm, axes=2))
     return classifier(encoder, num_classes, multi_label, crop, dropout, flip)

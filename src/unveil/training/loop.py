@@ -225,7 +225,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
             chunks = next(batches)
             waited = time.perf_counter() - began
             rate = learning_rate(step, total, warmup, peak, minimum)
-            optimizers.set_rate(optimizer, rate)
+            optimizers.set_rate(optimizer, rate, peak)
             objective.train()
             objective.before_step(step / total)
             seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]
