@@ -35,6 +35,7 @@ class Agreement(Objective):
         weight: of the loss of one query view; those of both are summed.
         groups: the batch norms of the encoders see so many parts of a micro-batch by themselves, those of the keys in another
             order (MoCo's shuffling); 1: all of it.
+        contrasts: the loss tells samples from one another, see `Objective.contrasts`.
         stop_gradient: without a momentum encoder: False lets the gradient reach the keys, too, and the encoder collapses.
     """
 
@@ -53,6 +54,7 @@ class Agreement(Objective):
         symmetric: bool = True,
         weight: float = 1.0,
         groups: int = 1,
+        contrasts: bool = False,
         stop_gradient: bool = True,
     ):
         super().__init__()
@@ -69,6 +71,7 @@ class Agreement(Objective):
         self.symmetric = symmetric
         self.weight = weight
         self.groups = groups
+        self.contrasts = contrasts
         self.stop_gradient = stop_gradient
         self._keys: list[Tensor] = []  # of the step's micro-batches so far; between steps there are none
 

@@ -16,6 +16,9 @@ class Objective(nn.Module):
     views: int = 1
     """Views of a sample that a batch holds: the signal is [B,views,…] where there are several."""
 
+    contrasts: bool = False
+    """Whether the samples of a micro-batch, of all processes, are one another's negatives; the log then says how many."""
+
     @property
     def towers(self) -> dict[str, nn.Module]:
         """The encoders, by the key of their signal: what outlives pre-training."""

@@ -13,7 +13,7 @@ perceptron there, as MViT does, and so here. The training of the clips' L (from 
 There weight decay also acts on the tables of positions and the class token, here not.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from unveil.data import (
     CenterCrop,
@@ -102,7 +102,7 @@ def mvitv2(
         pool="class" if clips else "mean",
         drop_path=DROP_PATH[signal.key].get(size, 0.1) if drop_path is None else drop_path,
     )
-    tested = {"clips": 5, "crops": 3 if large else 1, "repeats": 2} if clips else {}
+    tested: dict[str, Any] = {"clips": 5, "crops": 3 if large else 1, "repeats": 2} if clips else {}
     ordinary = clips and not large
     return Recipe(
         objective=Supervised(

@@ -37,13 +37,13 @@ PRESETS = {
 
 
 def shape_of(size: str) -> tuple[tuple[int, ...], int, int | None, bool]:
-    """Depths, groups, width of a group, and whether blocks are plain ones: of "50", "50_32x4d", "2,2,2,2_8x4d".
+    """Depths, groups, width of a group, and whether blocks are plain ones: of "50", "50_32x4d", "2,2,2,2_8x4d", "1,1,1,1_basic".
 
     Raises:
         UserError: there is no such size.
     """
-    match = re.fullmatch(r"(\d+|debug|\d+(?:,\d+){3})(?:_(\d+)x(\d+)d)?", size)
-    layers, groups, group_width = match.groups() if match else ("", None, None)
+    match = re.fullmatch(r"(\d+|debug|\d+(?:,\d+){3})(?:_(\d+)x(\d+)d|_(basic))?", size)
+    layers, groups, group_width, basic_blocks = match.groups() if match else ("", None, None, None)
     if layers == "debug":
         depths = (1, 1, 1, 1)
     elif "," in layers:
@@ -53,9 +53,14 @@ def shape_of(size: str) -> tuple[tuple[int, ...], int, int | None, bool]:
     else:
         raise UserError(
             f"There is no ResNet of size {size!r}: use {', '.join(map(str, DEPTHS))}, with a cardinality as 50_32x4d; "
-            "or the blocks of its stages, 3,4,6,3."
+            "or the blocks of its stages, 3,4,6,3, or plain ones, 2,2,2,2_basic."
         )
-    return depths, int(groups or 1), int(group_width) if group_width else None, layers in ("18", "34")
+    return (
+        depths,
+        int(groups or 1),
+        int(group_width) if group_width else None,
+        layers in ("18", "34") or bool(basic_blocks),
+    )
 
 
 def network(size: str, width: int, norm: Norm) -> ResNet:

@@ -197,6 +197,11 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
         f"{world} × {fabric.device.type}), "
         f"learning rate {recipe.optimizer.lr:g} × {batch}/256 = {peak:.3g}, warm-up {warmup} steps"
     )
+    if recipe.objective.contrasts:
+        others = micro * data.repeats * world - 1
+        notes.append(
+            f"each sample is told from the {others} others of its micro-batch, of all processes (--loader.batch)"
+        )
     notes += statistics.told(objective, micro * data.repeats, world, recipe.sync_batch_norm)
     for note in notes:
         say(note)
