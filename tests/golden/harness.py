@@ -7,6 +7,7 @@ gradients come out with respect to the reference's own parameters. Then each num
 
     hints:       flags of the network that shapes do not tell; {constructor: KEY} takes the reference's own
     mask:        {rule: a name of MASKS, and its arguments}, where the reference masks
+    views:       the reference's inputs that are the views of a sample, in order
     labels:      of the two samples, where its loss takes some
     quantities:  output of the reference → quantity of ours with its arguments, one word each; an output that is not here goes
                  by its own name
@@ -32,6 +33,7 @@ from torch.nn import functional
 from unveil import recipes, weights
 from unveil.decoders import LinearDecoder, TransformerDecoder
 from unveil.flags import assemble, expand
+from unveil.losses import similarities
 from unveil.masking import Mask
 from unveil.objectives import MaskedAutoencoder, Objective, Supervised
 from unveil.targets import HOG
@@ -51,7 +53,7 @@ class Compared(NamedTuple):
 
 
 #: What `<system>.yaml` may say, and what it may say of one variant.
-FACTS = {"hints", "mask", "labels", "quantities", "left_out", "variants"}
+FACTS = {"hints", "mask", "labels", "views", "quantities", "left_out", "variants"}
 OWN_FACTS = {"hints", "quantities"}
 PART = "part"
 
@@ -233,7 +235,7 @@ def target_patches(run: Pass) -> Tensor:
 @quantity
 def positions(run: Pass, part: str, kind: str = "") -> Tensor:
     """Of `part` (encoder, decoder) at all places; "class" puts the class token's row of zeros in front."""
-    table = getattr(run.objective, part).positions(coordinates(run.grid)[None], run.grid)
+    table = run.objective.get_submodule(part).positions(coordinates(run.grid)[None], run.grid)
     return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1) if kind == "class" else table
 
 
@@ -274,6 +276,48 @@ def features(run: Pass) -> Tensor:
     return run.objective.encoder.pool(run.tokens())
 
 
+@quantity
+def projection(run: Pass, view: str) -> Tensor:
+    """Of a view, before it is normalised."""
+    return run.objective.features(run.batch)[0][int(view)]
+
+
+@quantity
+def query(run: Pass, view: str) -> Tensor:
+    """Of a view, before it is normalised."""
+    return run.objective.features(run.batch)[1][int(view)]
+
+
+@quantity
+def answer(run: Pass, view: str) -> Tensor:
+    """The key of a view, before it is normalised."""
+    return run.objective.features(run.batch)[2][int(view)]
+
+
+@quantity
+def scaled_similarities(run: Pass) -> Tensor:
+    """Of the first queries with their keys and with the queue's, divided by the temperature."""
+    _, queries, keys = run.objective.features(run.batch)
+    ours, theirs = functional.normalize(queries[0], dim=1), functional.normalize(keys[-1], dim=1)
+    return similarities(ours, theirs, run.objective.queue.keys) * run.objective.loss.keywords["scale"]
+
+
+@quantity
+def queue(run: Pass) -> Tensor:
+    """After the step, key by key."""
+    run.objective(run.batch)
+    run.objective.after_step(0.0)
+    return run.objective.queue.keys.T
+
+
+@quantity
+def next_place(run: Pass) -> Tensor:
+    """In the queue, after the step."""
+    run.objective(run.batch)
+    run.objective.after_step(0.0)
+    return run.objective.queue.count % run.objective.queue.size
+
+
 class _Probe(nn.Module):
     """Computes quantities of an objective in one call, so that its parameters can be exchanged for that call."""
 
@@ -282,6 +326,7 @@ class _Probe(nn.Module):
         self.objective = objective
 
     def forward(self, wanted: dict[str, str], **run: Any) -> dict[str, Tensor]:
+        self.objective.before_step(0.0)
         passed = Pass(self.objective, **run)
         found = {}
         for output, said in wanted.items():
@@ -334,6 +379,8 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     objective.train(golden["mode"] != "eval")
     inputs = inputs_of(golden, inputs_salt)
     key = next(iter(inputs if facts[PART] is not None else objective.towers))
+    if "views" in facts:
+        inputs[key] = torch.stack([inputs[view] for view in facts["views"]], dim=1)
 
     mask = None
     if isinstance(objective, MaskedAutoencoder):
@@ -349,8 +396,9 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     wanted |= {output: f"after {_ours(output, state, ours)}" for output in expected if output.endswith(AFTER)}
     run = {"batch": {key: inputs[key]}, "mask": mask, "labels": labels}
     found = {}
-    for output, said in wanted.items():  # one pass each, from the same statistics
-        whole = {f"objective.{part}": t.clone() if part.endswith(STATISTICS) else t for part, t in ours.items()}
+    learned = {part for part, own in objective.named_parameters() if own.requires_grad}
+    for output, said in wanted.items():  # one pass each, from the same statistics, momentum encoders, queues
+        whole = {f"objective.{part}": t if part in learned else t.clone() for part, t in ours.items()}
         found |= functional_call(_Probe(objective), whole, ({output: said},), run)
 
     gradients = golden.get("more_gradients", {})

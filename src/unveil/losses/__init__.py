@@ -1,6 +1,18 @@
 """Pure functions: prediction, target → scalar."""
 
 from unveil.losses.classification import binary_cross_entropy, classification, cross_entropy
+from unveil.losses.contrastive import contrast, contrast_with, negative_cosine, similarities
+from unveil.losses.gathering import gathered
 from unveil.losses.regression import mse
 
-__all__ = ["binary_cross_entropy", "classification", "cross_entropy", "mse"]
+__all__ = [
+    "binary_cross_entropy",
+    "classification",
+    "contrast",
+    "contrast_with",
+    "cross_entropy",
+    "gathered",
+    "mse",
+    "negative_cosine",
+    "similarities",
+]

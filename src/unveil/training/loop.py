@@ -173,6 +173,11 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
         f"{world} × {fabric.device.type}), "
         f"learning rate {recipe.optimizer.lr:g} × {batch}/256 = {peak:.3g}, warm-up {warmup} steps"
     )
+    if recipe.objective.contrasts:
+        others = micro * data.repeats * world - 1
+        notes.append(
+            f"each sample is told from the {others} others of its micro-batch, of all processes (--loader.batch)"
+        )
     notes += statistics.told(objective, micro * data.repeats, world, recipe.sync_batch_norm)
     for note in notes:
         say(note)
@@ -201,7 +206,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
             chunks = next(batches)
             waited = time.perf_counter() - began
             rate = learning_rate(step, total, warmup, peak, minimum)
-            optimizers.set_rate(optimizer, rate)
+            optimizers.set_rate(optimizer, rate, peak)
             objective.train()
             objective.before_step(step / total)
             seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]

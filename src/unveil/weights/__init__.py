@@ -120,6 +120,7 @@ def build(converted: Converted, partial: bool = False, source: str = "", **flags
         raise UserError(f"--size {flags['size']}: the checkpoint's is {converted.flags['size']}; leave the flag out.")
     recipe = assemble(function, expand(function, None, {**converted.flags, **flags}))
     report = fit(recipe.objective, converted.state, source)
+    recipe.objective.started(report.fresh)
     report.unused += converted.unused
     parameters = dict(recipe.objective.named_parameters())
     missing = [n for n in report.fresh if n in parameters and not n.startswith(converted.absent)]

@@ -64,12 +64,9 @@ def size_of(depths: tuple[int, ...], inner: int, group: int, width: int, deep: b
         inner, group: width of the first block's second convolution, and of a group there.
         width: of the stem.
         deep: blocks are bottlenecks.
-
-    Raises:
-        UserError: plain blocks of no published depth.
     """
     layers = next((n for n, blocks in DEPTHS.items() if blocks == depths and (n >= 50) == deep), None)
-    if not deep and layers is None:
-        raise UserError(f"No published ResNet of plain blocks has stages of {', '.join(map(str, depths))} blocks.")
+    if not deep:
+        return str(layers) if layers else ",".join(map(str, depths)) + "_basic"
     name = str(layers) if layers else ",".join(map(str, depths))
-    return name if not deep or inner == group == width else f"{name}_{inner // group}x{group}d"
+    return name if inner == group == width else f"{name}_{inner // group}x{group}d"
