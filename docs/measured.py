@@ -140,9 +140,21 @@ def ut_interaction() -> str:
     return table(["system", *ways, "both"], rows, found, "Top-1; chance is 0.167.")
 
 
+def hog_share() -> str:
+    found = results("hog_share")
+    rows = []
+    for name, row in found["rows"].items():
+        low, high = (f"{100 * value:.2f}" for value in row["share"]["quartiles"])
+        parts = [f"{100 * row['share_of_parts'][part]:.2f} %" for part in ("target of all", "masks")]
+        cells = [row["shape"][0], f"{row['seconds']['target computed']['median']:.2f} s"]
+        rows.append([name, *cells, f"{100 * row['share']['median']:.2f} % ({low}–{high})", *parts])
+    text = f"Share of the same round's step: median (quartiles) of {found['rounds']} rounds. torch {found['versions']['torch']}."
+    return table(["network", "batch", "step", "target", "were it of all patches", "masks"], rows, found, text)
+
+
 TABLES = {
     "decoding.md": [decode, crop],
-    "performance.md": [backbones],
+    "performance.md": [backbones, hog_share],
     "reliability.md": [memory],
     "results.md": [group_norm, ut_interaction],
     "verbs/data.md": [startup],

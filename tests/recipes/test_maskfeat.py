@@ -116,11 +116,11 @@ def test_three_grids() -> None:
 
 @pytest.mark.parametrize("patch", [8, 16, 32])
 def test_where_a_multiscale_transformer_stops_shrinking(patch: int) -> None:
-    objective = masked("mvitv2", "image", size="nano", crop=64, patch=patch)
+    objective = masked("mvitv2", "image", size="nano", crop=128, patch=patch)
     batch = kit.batch_for(objective)
-    batch["image"] = torch.randn(kit.BATCH, 3, 64, 64)
+    batch["image"] = torch.randn(kit.BATCH, 3, 128, 128)
     prediction, grid, indices = objective.predict(batch, objective.masked(batch))
-    assert grid == (64 // patch, 64 // patch)
+    assert grid == (128 // patch, 128 // patch)
     assert prediction.shape == (kit.BATCH, indices.shape[1], 27 * (patch // 8) ** 2)
 
 
@@ -128,6 +128,8 @@ def test_where_a_multiscale_transformer_stops_shrinking(patch: int) -> None:
     ("flags", "words"),
     [
         ({"patch": 12}, "--cell 8 does not divide a --patch of 12"),
+        ({"ratio": 0.01}, "--ratio 0.01 hides nothing of a grid of 4 × 4"),
+        ({"encoder": "mvitv2", "crop": 40}, "choose a --crop that is a multiple of 16"),
         ({"encoder": "mvitv2", "patch": 64}, "--patch 64: MViTv2 of size debug can predict 4, 8 pixels"),
     ],
 )
@@ -142,6 +144,14 @@ def test_reconstructions_can_be_looked_at() -> None:
         batch = kit.batch_for(objective)
         seen = objective.reconstruct(batch)
         assert torch.equal(seen.input, batch["video"][:, :, ::2])
-        changed = (seen.predicted != seen.input).any(1, keepdim=True)
-        assert torch.equal(changed.expand_as(seen.masked), (seen.masked == 0) & changed)
-        assert 0.3 < changed.float().mean() < 0.7
+        assert seen.wanted is not None
+        hidden = (seen.masked == 0).all(1, keepdim=True).expand_as(seen.input)
+        assert 0.3 < hidden.float().mean() < 0.7
+        for drawn in (seen.predicted, seen.wanted):
+            assert torch.equal(drawn[~hidden], seen.input[~hidden])
+            assert not torch.isclose(drawn[hidden], seen.input[hidden]).any(0).all()
+        assert not torch.equal(seen.predicted, seen.wanted)
+        other = batch | {"video": -2 * batch["video"] + 1}  # the same edges, of other colours
+        again = objective.reconstruct(other, objective.masked(batch)).wanted
+        assert again is not None
+        torch.testing.assert_close(again[hidden], seen.wanted[hidden], rtol=1e-3, atol=1e-3)

@@ -10,11 +10,14 @@ Published: ImageNet-1K fine-tuned 84.0 / 85.7 % top-1 (ViT-B / L, 224², 1600 ep
     unveil finetune runs/maskfeat --data labelled/ --out runs/maskfeat-ft
 The settings are those of the configurations in PySlowFast, which pre-train for 300 epochs; how many of their shards make a
 batch is the paper's. There weight decay also acts on the class and mask tokens and the tables of positions, here not, and masks
-stop short of 40 % where no block fits, here the last block is cut. MViTv2 widens in the perceptron there, and so here.
+stop short of 40 % where no block fits, here the last block is cut. ViT's weights begin as MAE's do, not truncated normal. MViTv2
+widens in the perceptron there, and so here.
 """
 
 import math
 from typing import Any, Literal, NamedTuple
+
+import torch
 
 from unveil.data import (
     CenterCrop,
@@ -175,6 +178,11 @@ def maskfeat(
         network = _vit(seen, patch, tubelet, masked="replace")
     else:
         network = _masked_mvitv2(seen, patch)
+    grid = network.mask_grid(torch.empty(0, 3, *seen.shape))
+    if round(ratio * math.prod(grid)) < 1:
+        raise UserError(
+            f"--ratio {ratio} hides nothing of a grid of {' × '.join(map(str, grid))}: enlarge it, or --crop."
+        )
     *time, _, _ = seen.shape
     signal, clips = seen.signal, bool(time)
     target = HOG(Patchify(*[1] * len(time), patch, patch, channels=3), signal.key, cell)

@@ -33,6 +33,8 @@ class HOG:
         ValueError: cells do not divide patches, or patches are longer than one frame.
     """
 
+    exact = False
+
     def __init__(self, patchify: Patchify, key: str, cell: int = 8, bins: int = 9, window: int | None = None):
         *length, height, width = patchify.size
         if any(side % cell for side in (height, width)):
