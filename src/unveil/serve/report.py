@@ -17,6 +17,7 @@ import torch
 from unveil.errors import UserError
 from unveil.flags import build
 from unveil.serve import samples
+from unveil.serve.collapse import collapse
 from unveil.serve.curves import charts, number, points
 from unveil.serve.pages import write_page
 
@@ -60,6 +61,7 @@ def report(run: Run, out: Path | str | None = None) -> Path:
         command=_command(run.info.get("command")),
         facts=_facts(run, log, bad),
         stopped=_stopped(run, log),
+        collapsed=collapse(log),
         bad=_bad(run, bad),
         # A page elsewhere cannot point there: it is to be whole in itself.
         bad_link=path.absolute().parent == run.path.absolute(),
@@ -118,6 +120,7 @@ def _facts(run: Run, log: list[dict[str, Any]], bad: list[dict[str, Any]]) -> li
             ("val_map", "validation mAP", True),
             ("knn", "kNN accuracy", True),
             ("rankme", "RankMe", False),
+            ("feature_std", "spread of features", False),
         ):
             line = points(log, key)
             if line:
