@@ -11,7 +11,7 @@ import unveil
 from unveil.serve import report
 from unveil.serve.collapse import collapse
 
-QUICK = {"size": "debug", "crop": 32, "quiet": True, "device": "cpu", "max_steps": 30}
+QUICK = {"size": "debug", "crop": 32, "quiet": True, "device": "cpu", "max_steps": 60}
 QUICK |= {"schedule.batch": 32, "loader.batch": 32, "loader.workers": 0, "optimizer.lr": 2.0}
 
 
@@ -56,5 +56,6 @@ def test_what_is_said_of_a_log() -> None:
     assert collapse([*log[:-1], {"step": 100, **healthy, "projection_directions": 1.0}]) == []
     bad = [line | {"projection_directions": 1.1} if line["step"] > 90 else line for line in log]
     assert "The projections have collapsed" in collapse(bad)[0]
+    assert collapse(bad, samples=2) == []  # two samples always lie on one line
     [said] = collapse([{"step": 1, "queue_std": 0.001}])
     assert "queue" in said

@@ -156,10 +156,12 @@ def spread(x: Tensor) -> Tensor:
 
 
 def directions(x: Tensor) -> Tensor:
-    """Along how many directions normalised rows [n,D] lie: 1 when all lie on one line, up to min(n, D).
+    """Along how many directions normalised rows [n,D] differ: 1 when all lie on one line, at most min(n − 1, D).
 
-    The participation ratio of the eigenvalues of x xᵀ, (Σλ)² / Σλ²; of unit rows n² over the sum of all squared similarities. A
-    batch norm keeps `spread` up by throwing single samples to the other end of the line; this it cannot hide.
+    The participation ratio of the eigenvalues of their covariance, (Σλ)² / Σλ². A batch norm keeps `spread` up by throwing single
+    samples to the other end of the line; this it cannot hide. The mean is taken away, for an untrained network's
+    projections all lie near it, and differ all the same.
     """
-    x = x.float()
-    return x.shape[0] ** 2 / (x @ x.T).square().sum().clamp(min=1e-12)
+    x = x.float() - x.float().mean(0)
+    similarities = x @ x.T
+    return similarities.trace().square() / similarities.square().sum().clamp(min=1e-12)

@@ -11,12 +11,19 @@ LINE = 1.5
 """Directions (see `objectives.directions`, `evaluation.rankme`) below which everything lies on one line, near enough."""
 POINT = 0.02
 """Spread (see `objectives.spread`) below which everything is one point: a fiftieth of what evenly spread directions have."""
+FEWEST = 4
+"""Samples in a micro-batch that can differ along more directions than these."""
 LAST = 10
 """The share of the steps that is looked at: the last tenth."""
 
 
-def collapse(log: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Sentences on what has collapsed, none where nothing has: features of the encoder, projections, keys of a queue."""
+def collapse(log: Sequence[Mapping[str, Any]], samples: int = FEWEST) -> list[str]:
+    """Sentences on what has collapsed, none where nothing has: features of the encoder, projections, keys of a queue.
+
+    Args:
+        log: of a run.
+        samples: in a micro-batch; of fewer than `FEWEST` the directions say nothing.
+    """
     sentences = []
     rank, spread = _last(log, "rankme"), _last(log, "feature_std")
     if (rank is not None and rank < LINE) or (spread is not None and spread < POINT):
@@ -27,7 +34,8 @@ def collapse(log: Sequence[Mapping[str, Any]]) -> list[str]:
             "Nothing can be told apart by them."
         )
     directions, spread = _last(log, "projection_directions"), _last(log, "projection_std")
-    if (directions is not None and directions < LINE) or (spread is not None and spread < POINT):
+    on_a_line = directions is not None and directions < LINE and samples >= FEWEST
+    if on_a_line or (spread is not None and spread < POINT):
         sentences.append(
             f"The projections have collapsed: in the last steps those of a micro-batch lay along {directions or 1:.2f} directions, "
             f"with a spread of {spread or 0:.3f}. Up to {LINE:g} directions are one line, on which hardly any two samples differ: "
