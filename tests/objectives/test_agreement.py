@@ -12,7 +12,7 @@ import unveil
 from unveil.heads import Projector
 from unveil.layers import Queue, norm_of
 from unveil.losses import contrast, contrast_with, negative_cosine
-from unveil.objectives import Agreement, spread
+from unveil.objectives import Agreement, directions, spread
 from unveil.training import processes
 
 SMALL = {"size": "debug", "crop": 32}
@@ -155,6 +155,20 @@ def test_spread() -> None:
     torch.manual_seed(0)
     assert spread(nn.functional.normalize(torch.randn(500, 64), dim=1)).item() == pytest.approx(1, abs=0.02)
     assert spread(torch.ones(5, 8) / 8**0.5).item() == 0
+
+
+def test_directions() -> None:
+    torch.manual_seed(0)
+    normalize = nn.functional.normalize
+    assert directions(normalize(torch.randn(500, 16), dim=1)).item() == pytest.approx(16, rel=0.1)
+    line = torch.ones(32, 8) / 8**0.5
+    line[0] *= -1  # as a batch norm leaves it: all at one end, but for one
+    assert spread(line).item() > 0.3
+    assert directions(line).item() == pytest.approx(1)
+    near = normalize(torch.ones(64, 16) + 0.2 * torch.randn(64, 16), dim=1)  # an untrained network's
+    assert spread(near) < 0.3
+    assert directions(near).item() > 8
+    assert directions(torch.ones(5, 8) / 8**0.5).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_one_view_cannot_ask_alone_without_a_momentum_encoder() -> None:

@@ -30,7 +30,7 @@ def published(name: str) -> dict[str, torch.Tensor]:
 def test_a_published_file_becomes_a_run(name: str, tmp_path: Path) -> None:
     system, flags = FILES[name]
     torch.save({"epoch": 3, "state_dict": published(name)}, tmp_path / "theirs.pth")
-    extra = {"crop": 64} if "vit" in name else {}
+    extra: dict[str, Any] = {"crop": 64} if "vit" in name else {}
     run = import_(tmp_path / "theirs.pth", recipe=system, out=tmp_path / "run", quiet=True, **extra)
     assert run.info["recipe"] == system
     assert run.info["flags"].items() >= flags.items()
@@ -69,11 +69,8 @@ def test_the_transformer_of_the_linear_probe() -> None:
 
 
 def test_heads_of_the_published_sizes() -> None:
-    state = {
-        "cls_token": torch.zeros(1, 1, 384),
-        "pos_embed": torch.zeros(1, 197, 384),
-        "patch_embed.proj.weight": torch.zeros(384, 3, 16, 16),
-    }
+    state = {"cls_token": torch.zeros(1, 1, 384), "pos_embed": torch.zeros(1, 197, 384)}
+    state["patch_embed.proj.weight"] = torch.zeros(384, 3, 16, 16)
     state |= {f"blocks.{i}.norm1.weight": torch.ones(384) for i in range(12)}
     assert weights.convert("mocov3", state).flags["size"] == "S"
     stem = {key: value for key, value in state.items() if "patch" not in key and "blocks.11" not in key}

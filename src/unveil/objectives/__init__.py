@@ -1,8 +1,8 @@
 """A batch → {"loss": scalar, …}."""
 
-from unveil.objectives.agreement import Agreement, spread
+from unveil.objectives.agreement import Agreement, directions, spread
 from unveil.objectives.masked import MaskedAutoencoder, Reconstruction
 from unveil.objectives.objective import Objective
 from unveil.objectives.supervised import Supervised
 
-__all__ = ["Agreement", "MaskedAutoencoder", "Objective", "Reconstruction", "Supervised", "spread"]
+__all__ = ["Agreement", "MaskedAutoencoder", "Objective", "Reconstruction", "Supervised", "directions", "spread"]

@@ -103,10 +103,10 @@ class Agreement(Objective):
         return networks.projector(in_groups(pooled, x, self.groups if self.training else 1, order))
 
     def forward(self, batch: dict[str, Tensor], mask: Mask | None = None, state: Any = None) -> dict[str, Tensor]:
-        """Batch with the signal [B,2,…] and `seed` → {"loss", "projection_std"}, with a queue also {"own", "others"}.
+        """Batch with the signal [B,2,…] and `seed` → {"loss"}, and what shows whether it collapses:
 
-        `projection_std` is about 1 where projections point everywhere, 0 where all point one way, see `spread`; `own` and
-        `others` are the mean similarities of a query with its key and with the queue's.
+        `projection_std` and `projection_directions` of the micro-batch, see `spread` and `directions`; with a queue `own` and
+        `others`, the mean similarities of a query with its key and with the queue's.
         """
         projections, *pairs = self.features(batch)
         queries, keys = ([functional.normalize(x.float(), dim=1) for x in features] for features in pairs)
@@ -114,7 +114,8 @@ class Agreement(Objective):
         losses = [self.loss(query, key, *memory) for query, key in zip(queries, reversed(keys), strict=True)]
         answer = {"loss": self.weight * torch.stack(losses).sum()}
         with torch.no_grad():
-            answer["projection_std"] = spread(functional.normalize(projections[0].float(), dim=1))
+            projection = functional.normalize(projections[0].float(), dim=1)
+            answer |= {"projection_std": spread(projection), "projection_directions": directions(projection)}
             if self.queue is not None:
                 answer["own"] = (queries[0] * keys[-1]).sum(1).mean()
                 answer["others"] = queries[0].mean(0) @ self.queue.keys.mean(0)
@@ -147,5 +148,20 @@ class Agreement(Objective):
 
 
 def spread(x: Tensor) -> Tensor:
-    """√D times the mean deviation of the coordinates of normalised rows [n,D]: 0 of one direction, about 1 of all (2011.10566, 4.1)."""
+    """√D times the mean deviation of the coordinates of normalised rows [n,D]: 0 of one direction, about 1 of all.
+
+    The measure of collapse of 2011.10566, section 4.1, where it is not multiplied by √D.
+    """
     return x.float().std(0, correction=0).mean() * x.shape[1] ** 0.5
+
+
+def directions(x: Tensor) -> Tensor:
+    """Along how many directions normalised rows [n,D] differ: 1 when all lie on one line, at most min(n − 1, D).
+
+    The participation ratio of the eigenvalues of their covariance, (Σλ)² / Σλ². A batch norm keeps `spread` up by throwing single
+    samples to the other end of the line; this it cannot hide. The mean is taken away, for an untrained network's
+    projections all lie near it, and differ all the same.
+    """
+    x = x.float() - x.float().mean(0)
+    similarities = x @ x.T
+    return similarities.trace().square() / similarities.square().sum().clamp(min=1e-12)
