@@ -112,18 +112,27 @@ def _times(row: dict[str, Any]) -> str:
     return f"{row['times_peer']:.2f} ({low:.2f}–{high:.2f})"
 
 
-def _score(values: list[float]) -> str:
+def _score(values: list[float], number: bool = False) -> str:
+    """Mean and deviation; `number`: and of how many."""
     if not values:
         return "–"
     spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{mean(values):.3f}{spread}"
+    return f"{mean(values):.3f}{spread}" + (f" ({len(values)})" if number else "")
 
 
 def group_norm() -> str:
     found = results("group_norm")
     batches = sorted({int(batch) for row in found["error"].values() for batch in row}, reverse=True)
-    rows = [[norm, *(_score(row.get(str(batch), [])) for batch in batches)] for norm, row in found["error"].items()]
-    return table(["norm", *(f"batch {batch}" for batch in batches)], rows, found, "Error on the test images.")
+    rows = [
+        [norm, *(_score(row.get(str(batch), []), number=True) for batch in batches)]
+        for norm, row in found["error"].items()
+    ]
+    settings = found["settings"]
+    text = (
+        f"Error on the test images (number of seeds). ResNet-{settings['size']} of width {settings['width']}, {settings['crop']}², "
+        f"{settings['epochs']:g} epochs."
+    )
+    return table(["norm", *(f"batch {batch}" for batch in batches)], rows, found, text)
 
 
 def ut_interaction() -> str:

@@ -169,7 +169,7 @@ def test_errors_name_what_is_wrong_and_lose_nothing(tmp_path: Path) -> None:
     file = tmp_path / "vit-tiny_token_c64.pth"
     for words, options in {
         "holds a run": {},
-        "look like those of mae or vit": {"recipe": "videomae", "overwrite": True},
+        "look like those of mae or mocov3 or vit": {"recipe": "videomae", "overwrite": True},
         "There is no name map": {"recipe": "vitt", "overwrite": True},
         "--size B: the checkpoint's is 64x4x4": {"size": "B", "overwrite": True},
         "--ratio is not a flag of vit": {"ratio": 0.5, "overwrite": True},

@@ -41,9 +41,6 @@ def begin(
     from unveil.run import load, new_info
     from unveil.storage import write_json, write_lines
 
-    # The loop's library takes seconds to import: meanwhile the data are looked at, and a long list costs no time.
-    importing = Thread(target=import_module, args=("lightning.fabric",))
-    importing.start()
     flags = dict(asked["flags"])
     own = recipe_flags(function)
     with torch.device("meta"):
@@ -54,6 +51,10 @@ def begin(
         with torch.device("meta"):
             sketch = assemble(function, flags)
     listed = Manifest.scan(data, sketch.data.signal.suffixes, warn=lambda text: say(how.quiet, f"warning: {text}"))
+    # The loop's library takes seconds to import: meanwhile the data are looked at, and a long list costs no time. Not before
+    # they are found: a person who misspelt a folder would wait for it.
+    importing = Thread(target=import_module, args=("lightning.fabric",))
+    importing.start()
     # One list may be long. What is measured of it whole, and writing, leave the interpreter to what is done meanwhile.
     with ThreadPoolExecutor(1) as beside:
         whole = beside.submit(_measured, listed)

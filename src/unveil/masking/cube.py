@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-from unveil.masking.block import Box, check_shape, fill, hidden_number, rectangle
-from unveil.masking.mask import Mask, check_ratio
+from unveil.masking.block import Block, Box, fill, hidden_number, rectangle
+from unveil.masking.mask import Mask
 
 
 @dataclass(frozen=True)
-class Cube:
+class Cube(Block):
     """Hide boxes of time and space until round(ratio × t × h × w) places are hidden (Wei et al. 2022, section 5.1).
 
     A box has the shape of a block in space, of a fifth of a frame to all of it, and lasts from one place in time to all of
@@ -24,17 +24,8 @@ class Cube:
         ratio: share that is masked, in [0, 1).
         count: how many places are masked, instead of a share.
         smallest: places that a box has at least in every frame; a fifth of the frame unless given.
-        aspect: of the flattest box, height by width; the steepest is its inverse.
+        aspect: as of a block.
     """
-
-    ratio: float = 0.4
-    count: int | None = None
-    smallest: int | None = None
-    aspect: float = 0.3
-
-    def __post_init__(self) -> None:
-        check_ratio(self.ratio)
-        check_shape(self.aspect, self.count, self.smallest)
 
     def __call__(self, grid: Sequence[int], generator: torch.Generator) -> Mask:
         time, *frame = grid

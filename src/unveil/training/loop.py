@@ -120,10 +120,13 @@ def _train(plan: Plan) -> None:
     if plan.precision not in precision:
         raise UserError(f"--precision {plan.precision}: use auto, 32 or bf16.")
     stop = Stop()
-    with out_of_memory(), writing(plan.out), reporting_workers(), stop.listening(), ThreadPoolExecutor(1) as beside:
-        rows = beside.submit(_rows, plan.out)  # long lists are read while libraries are
-        fabric = processes.fabric(device, precision[plan.precision], plan.strategy)
-        fabric.launch()
+    with out_of_memory(), writing(plan.out), reporting_workers(), stop.listening():
+        with ThreadPoolExecutor(
+            1
+        ) as beside:  # long lists are read while libraries are; ended before workers are forked
+            rows = beside.submit(_rows, plan.out)
+            fabric = processes.fabric(device, precision[plan.precision], plan.strategy)
+            fabric.launch()
         _steps(fabric, plan, stop, *rows.result())
 
 
