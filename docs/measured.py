@@ -159,7 +159,10 @@ def hog_share() -> str:
         ]
         cells = [row["shape"][0], f"{row['seconds']['target computed']['median']:.2f} s"]
         rows.append([name, *cells, *parts, f"{100 * row['share']['median']:.2f} % ({low}–{high})"])
-    text = f"Shares of a step. The parts are timed by themselves; the last column is the paired difference, median (quartiles) of {found['rounds']} rounds. torch {found['versions']['torch']}."
+    text = (
+        f"Shares of a step. The parts are timed by themselves; the last column is the paired difference, median (quartiles) of "
+        f"{found['rounds']} rounds. torch {found['versions']['torch']}."
+    )
     return table(
         ["network", "batch", "step", "target", "were it of all patches", "masks", "step with − without"],
         rows,
