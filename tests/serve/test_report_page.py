@@ -73,6 +73,16 @@ def test_pretraining(pretrained):
         assert f">{name}</th>" in page
 
 
+def test_what_is_predicted_but_no_picture_is_drawn_beside_what_was_wanted(tmp_path, pretrained):
+    run = make_run(tmp_path / "run", "maskfeat", IMAGE, files={"train": 2, "validation": 0}, total_steps=1, **ASKED)
+    write_manifest(run, [Row(str(write_image(tmp_path / f"{i}.png", i))) for i in range(2)])
+    page = report(run).read_text()
+    self_contained(page)
+    assert page.count("<span>wanted</span>") == 2
+    assert "star of lines" in page
+    assert "star of lines" not in report(pretrained).read_text()
+
+
 def test_elsewhere_and_into_a_folder(pretrained, tmp_path):
     assert report(pretrained, tmp_path / "sub" / "page.html").is_file()
     with pytest.raises(UserError, match="is a folder"):

@@ -1,6 +1,7 @@
 """Files on disk → manifest → samples → batches."""
 
 from unveil.data.clips import Clip, Dense, Uniform, notation
+from unveil.data.colour import ColorJitter, GaussianBlur, Grayscale, Solarize
 from unveil.data.dataset import Dataset, Sample, sample_seed
 from unveil.data.images import read_image
 from unveil.data.loader import Batch, TrainingOrder, evaluation_batches, training_batches
@@ -9,7 +10,6 @@ from unveil.data.signals import Image, Signal, Video, signal_of, to_input
 from unveil.data.splits import split
 from unveil.data.transforms import (
     CenterCrop,
-    ColorJitter,
     HorizontalFlip,
     MultiScaleCrop,
     RandAugment,
@@ -29,6 +29,8 @@ __all__ = [
     "ColorJitter",
     "Dataset",
     "Dense",
+    "GaussianBlur",
+    "Grayscale",
     "HorizontalFlip",
     "Image",
     "Manifest",
@@ -41,6 +43,7 @@ __all__ = [
     "Row",
     "Sample",
     "Signal",
+    "Solarize",
     "TrainingOrder",
     "Uniform",
     "Video",

@@ -143,11 +143,6 @@ def HorizontalFlip(p: float = 0.5) -> v2.RandomHorizontalFlip:
     return v2.RandomHorizontalFlip(p)
 
 
-def ColorJitter(brightness: float, contrast: float, saturation: float) -> v2.ColorJitter:
-    """Brightness, contrast and saturation times random factors of 1 ± these, in random order."""
-    return v2.ColorJitter(brightness, contrast, saturation)
-
-
 def RandAugment(num_ops: int = 2, magnitude: int = 9) -> v2.RandAugment:
     """`num_ops` random operations of strength `magnitude` (0 to 30), the same on all frames (arXiv:1909.13719).
 

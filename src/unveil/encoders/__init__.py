@@ -1,5 +1,6 @@
 """Signals → features."""
 
+from unveil.encoders.conv_stem import ConvStem
 from unveil.encoders.dalle import DALLE, DalleEncoder, DalleSize, VisualTokenizer
 from unveil.encoders.encoder import Encoder
 from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
@@ -15,6 +16,7 @@ __all__ = [
     "MVITV2",
     "S3D",
     "SIZES",
+    "ConvStem",
     "DalleEncoder",
     "DalleSize",
     "Dimensions",

@@ -2,14 +2,17 @@
 
 from unveil.layers.attention import Attention, attend
 from unveil.layers.block import Block, LayerNorm, run_blocks
-from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool
+from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool, rectify
 from unveil.layers.dropout import Dropout, DropPath, gumbel, seed_dropout
 from unveil.layers.folding import channels_last, folded
-from unveil.layers.initialise import by_depth, fan_in, he, truncated, xavier
+from unveil.layers.grouped import in_groups
+from unveil.layers.initialise import by_depth, fan_in, he, truncated, xavier, xavier_qkv
 from unveil.layers.mlp import Mlp
+from unveil.layers.momentum import Momentum, cosine_to_one
 from unveil.layers.non_local import NonLocal, Similarity
 from unveil.layers.norms import Norm, NormKind, norm_of
 from unveil.layers.pooling import PoolingAttention, PoolingBlock
+from unveil.layers.queue import Queue
 from unveil.layers.recompute import recomputed, statistics_kept
 from unveil.layers.relative import RelativePositions
 from unveil.layers.relative_bias import RelativePositionBias
@@ -24,11 +27,13 @@ __all__ = [
     "Dropout",
     "LayerNorm",
     "Mlp",
+    "Momentum",
     "NonLocal",
     "Norm",
     "NormKind",
     "PoolingAttention",
     "PoolingBlock",
+    "Queue",
     "RelativePositionBias",
     "RelativePositions",
     "Residual",
@@ -41,18 +46,22 @@ __all__ = [
     "by_depth",
     "channels_last",
     "convolution",
+    "cosine_to_one",
     "factorised",
     "fan_in",
     "folded",
     "gumbel",
     "he",
+    "in_groups",
     "max_pool",
     "norm_of",
     "preactivated",
     "recomputed",
+    "rectify",
     "run_blocks",
     "seed_dropout",
     "statistics_kept",
     "truncated",
     "xavier",
+    "xavier_qkv",
 ]

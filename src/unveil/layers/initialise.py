@@ -50,3 +50,12 @@ def fan_in(module: nn.Module) -> None:
             nn.init.normal_(part.weight, std=1 / math.sqrt(part.weight[0].numel()))
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def xavier_qkv(module: nn.Module) -> None:
+    """Queries', keys' and values' weights, which are one matrix, as three (MoCo v3: else they begin too small)."""
+    for name, part in module.named_modules():
+        if name.endswith("qkv") and isinstance(part, nn.Linear):
+            out, inside = part.weight.shape
+            bound = math.sqrt(6 / (out // 3 + inside))
+            nn.init.uniform_(part.weight, -bound, bound)

@@ -9,6 +9,7 @@ from torch import nn
 
 from unveil.errors import UserError
 from unveil.fitting import Fitted, fit
+from unveil.objectives import Objective
 from unveil.recipe import Borrowed
 from unveil.run import Run
 from unveil.state_dict import read_state_dict
@@ -47,6 +48,8 @@ def start(objective: nn.Module, source: str | Path) -> Fitted:
     if not any(name in own for name in state) and any(f"encoder.{name}" in own for name in state):
         state = {f"encoder.{name}": value for name, value in state.items()}
     report = fit(objective, state, str(source))
+    if isinstance(objective, Objective):
+        objective.started(report.fresh)
     if not any("positions" not in name for name in [*report.loaded, *report.resized]):
         foreign = (
             ""
