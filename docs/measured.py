@@ -1,6 +1,7 @@
 """Fill the tables of docs/ from what the benchmarks measured: `python docs/measured.py`.
 
-A table stands between `<!-- name -->` and `<!-- end of name -->`; its numbers are those of benchmarks/results/.
+A table stands between `<!-- name -->` and `<!-- end of name -->`; its numbers are those of
+benchmarks/results/ and benchmarks/profiles/.
 """
 
 from __future__ import annotations
@@ -15,8 +16,18 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 
 
+PROFILES = {"backbones_profile": "backbones"}
+"""Tables of what bounds a measurement, and the files of benchmarks/profiles/ they are made from."""
+
+
+def source(name: str) -> Path:
+    if name in PROFILES:
+        return ROOT / "benchmarks" / "profiles" / f"{PROFILES[name]}.json"
+    return ROOT / "benchmarks" / "results" / f"{name}.json"
+
+
 def results(name: str) -> dict[str, Any]:
-    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return json.loads(source(name).read_text())
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]], found: dict[str, Any], more: str = "") -> str:
@@ -107,6 +118,26 @@ def backbones() -> str:
     return table(head, rows, found, text)
 
 
+def backbones_profile() -> str:
+    found = results("backbones_profile")
+    rows = []
+    for name, row in found["rows"].items():
+        total = row["seconds"]["unveil"]
+        dear = [
+            f"{kernel.removeprefix('aten::')} {100 * theirs['unveil']['seconds'] / total:.0f} %"
+            for kernel, theirs in list(row["kernels"].items())[:4]
+        ]
+        same = f"{100 * row['share in kernels that both call equally often']:.1f} %"
+        rows.append([name, f"{row['seconds']['peer'] / total:.2f}", same, ", ".join(dear)])
+    head = [
+        "network",
+        "profiled speed",
+        "in kernels that both call equally often",
+        "the dearest, as shares of the step",
+    ]
+    return table(head, rows, found, "Forward and backward; speed as a multiple of the peer's.")
+
+
 def _times(row: dict[str, Any]) -> str:
     low, high = row["quartiles"]
     return f"{row['times_peer']:.2f} ({low:.2f}–{high:.2f})"
@@ -149,6 +180,41 @@ def ut_interaction() -> str:
     return table(["system", *ways, "both"], rows, found, "Top-1; chance is 0.167.")
 
 
+def self_supervised_cifar10() -> str:
+    return _probed("self_supervised_cifar10", "Top-1 of 1,000 test images (number of seeds); chance is 0.100.")
+
+
+def self_supervised_ut_interaction() -> str:
+    return _probed("self_supervised_ut_interaction", "Top-1, both ways (number of trainings); chance is 0.167.")
+
+
+def _probed(name: str, what: str) -> str:
+    found = results(name)
+    rows = [
+        [
+            system,
+            _score(row["knn"], number=True),
+            _score(row["linear"], number=True),
+            f"{mean(row['rankme']):.1f}" if "rankme" in row else "–",
+            f"{mean(row['seconds']):.0f}",
+        ]
+        for system, row in found["systems"].items()
+    ]
+    return table(["system", "kNN", "linear probe", "RankMe", "seconds"], rows, found, what)
+
+
+def self_supervised_flickr8k() -> str:
+    found = results("self_supervised_flickr8k")
+    ways = ("image_to_text", "text_to_image")
+    head = ["system", "steps", *(f"{way.replace('_to_', ' → ')} R@{k}" for way in ways for k in (1, 5, 10))]
+    rows = [
+        [name, f"{mean(row['steps']):.0f}", *(_score(row[f"{way}_r{k}"]) for way in ways for k in (1, 5, 10))]
+        for name, row in found["systems"].items()
+    ]
+    seeds = max(len(row["steps"]) for row in found["systems"].values())
+    return table(head, rows, found, f"200 images and their 1,000 captions; {seeds} seeds.")
+
+
 def hog_share() -> str:
     found = results("hog_share")
     rows = []
@@ -173,9 +239,15 @@ def hog_share() -> str:
 
 TABLES = {
     "decoding.md": [decode, crop],
-    "performance.md": [backbones, hog_share],
+    "performance.md": [backbones, backbones_profile, hog_share],
     "reliability.md": [memory],
-    "results.md": [group_norm, ut_interaction],
+    "results.md": [
+        group_norm,
+        ut_interaction,
+        self_supervised_cifar10,
+        self_supervised_ut_interaction,
+        self_supervised_flickr8k,
+    ],
     "verbs/data.md": [startup],
 }
 
@@ -186,7 +258,7 @@ def main() -> None:
         text = path.read_text()
         for made in tables:
             name = made.__name__
-            if not (ROOT / "benchmarks" / "results" / f"{name}.json").exists():
+            if not source(name).exists():
                 print(f"{page}: {name} was not measured yet; the page stays as it is")
                 continue
             text, count = re.subn(
