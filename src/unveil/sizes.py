@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 if TYPE_CHECKING:
@@ -27,14 +27,15 @@ def parameters(module: nn.Module) -> int:
 
 
 def sample(recipe: Recipe) -> dict[str, Tensor]:
-    """A batch of one black sample, on the CPU, with seed and label."""
+    """A batch of one black sample, on the CPU, with seed and label, and a text of the full length where there are any."""
     from unveil.data import to_input
 
     data = recipe.data
     blank = data.signal.blank()
     for step in data.evaluation:
         blank = step(blank)
-    return {
+    text = {} if data.text is None else {"text": torch.ones(1, data.text.context, dtype=torch.int64)}
+    return text | {
         data.signal.key: to_input(blank, data.mean, data.std)[None],
         "seed": torch.zeros(1, dtype=torch.int64),
         "label": torch.zeros(1, dtype=torch.int64),
@@ -53,7 +54,7 @@ def gmacs(recipe: Recipe) -> float:
     """
     objective = cast(Any, recipe.objective)
     batch = sample(recipe)
-    mask = {name: value.to("meta") for name, value in _mask(objective, batch).items()}
+    mask = tree_map(lambda indices: indices.to("meta"), _mask(objective, batch))
     batch = {key: value.to("meta") for key, value in batch.items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         if hasattr(objective, "logits"):
@@ -123,7 +124,7 @@ def activation_bytes(recipe: Recipe, checkpointing: bool = False) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         objective.to_empty(device="cpu")
         inputs: dict[str, Tensor] = {key: mode.from_tensor(value) for key, value in batch.items()}
-        hidden = {name: type(value)(*map(mode.from_tensor, value)) for name, value in mask.items()}
+        hidden = tree_map(mode.from_tensor, mask)
         with recomputing(objective, checkpointing):
             return kept_bytes(objective.train(), inputs, **hidden)
 

@@ -5,6 +5,7 @@ from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
 from unveil.encoders.resnet import DEPTHS, Inflation, ResNet, pyramid, stage
 from unveil.encoders.s3d import S3D, Inception, Stem
 from unveil.encoders.slowfast import Lateral, SlowFast
+from unveil.encoders.text import TextTransformer
 from unveil.encoders.vit import SIZES, Dimensions, Size, ViT, dimensions
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Size",
     "SlowFast",
     "Stem",
+    "TextTransformer",
     "ViT",
     "dimensions",
     "pyramid",

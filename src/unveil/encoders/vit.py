@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -77,6 +78,8 @@ class ViT(Encoder):
         qkv_bias: True, False or "qv", see `Attention`.
         mlp_ratio: hidden width of the perceptrons, in widths.
         layer_scale: see `Block`.
+        norm_first: another norm, before the blocks (CLIP).
+        layer_norm, act: of the blocks, see there; the norms outside are of the same kind.
     """
 
     def __init__(
@@ -95,6 +98,9 @@ class ViT(Encoder):
         qkv_bias: QkvBias = True,
         mlp_ratio: float = 4.0,
         layer_scale: float | None = None,
+        norm_first: bool = False,
+        layer_norm: Callable[[int], nn.Module] = LayerNorm,
+        act: Callable[[], nn.Module] = nn.GELU,
     ):
         super().__init__()
         if pool == "class" and not class_token:
@@ -109,9 +115,12 @@ class ViT(Encoder):
         self.class_token = nn.Parameter(torch.empty(1, 1, self.width)) if class_token else None
         self.mask_token = nn.Parameter(torch.empty(1, 1, self.width)) if masked == "replace" else None
         rates = [drop_path * i / max(1, self.depth - 1) for i in range(self.depth)]
-        self.blocks = nn.ModuleList(Block(self.width, heads, mlp_ratio, qkv_bias, rate, layer_scale) for rate in rates)
-        self.norm = LayerNorm(self.width) if norm == "tokens" else None
-        self.fc_norm = LayerNorm(self.width) if norm == "pooled" else None
+        self.norm_first = layer_norm(self.width) if norm_first else None
+        self.blocks = nn.ModuleList(
+            Block(self.width, heads, mlp_ratio, qkv_bias, rate, layer_scale, layer_norm, act) for rate in rates
+        )
+        self.norm = layer_norm(self.width) if norm == "tokens" else None
+        self.fc_norm = layer_norm(self.width) if norm == "pooled" else None
         xavier(self)
         for token in (self.class_token, self.mask_token):
             if token is not None:
@@ -154,9 +163,8 @@ class ViT(Encoder):
         if self.attention_bias is not None:
             bias = self.attention_bias(tokens.coords, tokens.grid, 0 if prefix is None else prefix.shape[1])
             attention_mask = bias if attention_mask is None else bias.masked_fill(~attention_mask, float("-inf"))
-        sequence = run_blocks(
-            self.blocks[: self._stop(layer)], tokens.sequence(), attention_mask, recompute=self.checkpointing
-        )
+        sequence = tokens.sequence() if self.norm_first is None else self.norm_first(tokens.sequence())
+        sequence = run_blocks(self.blocks[: self._stop(layer)], sequence, attention_mask, recompute=self.checkpointing)
         if layer is None and self.norm is not None:
             sequence = self.norm(sequence)
         return tokens.split(sequence)

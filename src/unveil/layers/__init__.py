@@ -1,22 +1,24 @@
 """The bricks that encoders and decoders share."""
 
 from unveil.layers.attention import Attention, attend
+from unveil.layers.attention_pool import AttentionPool
 from unveil.layers.block import Block, LayerNorm, run_blocks
 from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool
 from unveil.layers.dropout import Dropout, DropPath, seed_dropout
 from unveil.layers.folding import channels_last, folded
 from unveil.layers.initialise import he, xavier
-from unveil.layers.mlp import Mlp
+from unveil.layers.mlp import Mlp, QuickGELU
 from unveil.layers.non_local import NonLocal, Similarity
 from unveil.layers.norms import Norm, NormKind, norm_of
 from unveil.layers.pooling import PoolingAttention, PoolingBlock
 from unveil.layers.recompute import recomputed, statistics_kept
 from unveil.layers.relative import RelativePositions
-from unveil.layers.residual import Residual, basic, bottleneck
+from unveil.layers.residual import Residual, antialiased, basic, bottleneck
 from unveil.layers.squeeze import SqueezeExcite, Swish
 
 __all__ = [
     "Attention",
+    "AttentionPool",
     "Block",
     "ConvNorm",
     "DropPath",
@@ -28,11 +30,13 @@ __all__ = [
     "NormKind",
     "PoolingAttention",
     "PoolingBlock",
+    "QuickGELU",
     "RelativePositions",
     "Residual",
     "Similarity",
     "SqueezeExcite",
     "Swish",
+    "antialiased",
     "attend",
     "basic",
     "bottleneck",
