@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,6 +13,11 @@ from unveil.losses.gathering import gathered
 
 ROWS = 256
 """Queries whose similarities to all keys are held at once."""
+
+
+def in_float32(x: Tensor) -> AbstractContextManager[object]:
+    """Without autocast on the device of `x`; where nothing is computed (the meta device) there is none."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def contrast(queries: Tensor, keys: Tensor, scale: float | Tensor, chunk: int = ROWS) -> Tensor:
@@ -30,7 +37,7 @@ def contrast(queries: Tensor, keys: Tensor, scale: float | Tensor, chunk: int = 
     everyone, first = gathered(keys)
     rows = queries.shape[0]
     own = torch.arange(first, first + rows, device=queries.device)
-    with torch.autocast(queries.device.type, enabled=False):
+    with in_float32(queries):
         everyone, queries = everyone.float(), queries.float()
         if rows <= chunk:
             return _summed(queries, everyone, scale, own) / rows
@@ -60,7 +67,7 @@ def contrast_with(queries: Tensor, keys: Tensor, negatives: Tensor, scale: float
 
 def similarities(queries: Tensor, keys: Tensor, negatives: Tensor) -> Tensor:
     """Each query with its own key, then with all negatives, in float32: [B, 1 + K]."""
-    with torch.autocast(queries.device.type, enabled=False):
+    with in_float32(queries):
         queries, keys, negatives = queries.float(), keys.float(), negatives.float()
         return torch.cat([(queries * keys).sum(1, keepdim=True), queries @ negatives.T], 1)
 

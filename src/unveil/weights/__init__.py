@@ -152,7 +152,7 @@ def load(system: str, weights: dict[str, Tensor] | str | Path, *, partial: bool 
         UserError: the system has no name map, the checkpoint is not one of its, or the file is refused.
     """
     converted = convert(system, weights, **hints)
-    flags = {name: value for name, value in hints.items() if name not in ("num_heads", "decoder_num_heads")}
+    flags = {name: value for name, value in hints.items() if not name.endswith("num_heads")}
     with torch.random.fork_rng(devices=[]):
         recipe, report = build(converted, partial, system, **flags)
     for line in deviations(converted, report):
