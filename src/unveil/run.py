@@ -196,7 +196,7 @@ class Run:
 
         return list(predict(self, [Path(path) for path in paths], top=top, hop=hop, batch=batch))
 
-    def embed(self, paths: Sequence[str | Path], layer: int | None = None, pool: str = "mean") -> np.ndarray:
+    def embed(self, paths: Sequence[str | Path], layer: int | None = None, pool: str | None = None) -> np.ndarray:
         """Embeddings float32 [n, D], one per window of each file, in order."""
         from unveil.serve import embeddings
 

@@ -137,6 +137,26 @@ def check(row: Row) -> None:
         raise DecodeError(f"{row.path}: its caption is no UTF-8 ({row.caption[:60]}).")
 
 
+def by_file(manifest: Manifest) -> tuple[list[int], list[list[str]], list[tuple[str, str]]]:
+    """Each file (or segment) once: its first row's number, and all its captions; and (path, error) of captions that say nothing."""
+    first: dict[tuple, int] = {}
+    rows: list[int] = []
+    captions: list[list[str]] = []
+    mute: list[tuple[str, str]] = []
+    for number, row in enumerate(map(Row._make, zip(*map(manifest.column, Row._fields), strict=True))):
+        try:
+            check(row)
+        except DecodeError as error:
+            mute.append((row.path, str(error)))
+            continue
+        place = first.setdefault((row.path, row.start, row.end), len(rows))
+        if place == len(rows):
+            rows.append(number)
+            captions.append([])
+        captions[place].append(row.caption)
+    return rows, captions, mute
+
+
 def digest(folder: Path) -> str:
     """SHA-256 of the tokenizer in a folder."""
     return hashlib.sha256((folder / FILE).read_bytes()).hexdigest()

@@ -18,8 +18,8 @@ class Monitor:
     """Measures ten times in a run (a very short one: at its end), on few enough samples that it costs a few percent of it.
 
     Pre-training: RankMe (2210.02885) of mean-pooled embeddings of training samples, as an early sign of collapse; with labels also
-    kNN accuracy, gallery from the training split, queries from the validation split. Supervised: top-1 on the validation
-    split, one view each.
+    kNN accuracy, gallery from the training split, queries from the validation split. Of pairs: `val_retrieval`, the mean of R@1
+    from signal to text and back among so many held out. Supervised: top-1 on the validation split, one view each.
     """
 
     def __init__(
@@ -44,6 +44,9 @@ class Monitor:
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count].sort().values
         self.sample = train.select(chosen.tolist())
         self.queries = None
+        self.pairs = None
+        if recipe.data.text is not None and held_out is not None and held_out.captioned:
+            self.pairs = _pairs(held_out, count, seed)
         if self.held_out is not None:
             some = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(seed))
             self.queries = self.held_out.select(some[: count if not self.supervised else None].sort().values.tolist())
@@ -54,7 +57,7 @@ class Monitor:
     @torch.no_grad()
     def measure(self, objective: nn.Module, device: torch.device) -> dict[str, float]:
         """Numbers for the log; the network is put back into training mode by the loop."""
-        from unveil.evaluation import EVALUATORS, Subject, accuracy, extract, rankme
+        from unveil.evaluation import EVALUATORS, Subject, accuracy, extract, rankme, retrieval
 
         objective.eval()
         data = replace(self.data, clips=1, crops=1)
@@ -76,4 +79,20 @@ class Monitor:
             subject = Subject(None, encoder, data.signal.key, self.classes, device)
             metrics = EVALUATORS["knn"](subject, batches(self.sample), batches(self.queries)).metrics
             numbers["knn"] = metrics.get("top1", metrics.get("map", float("nan")))
+        if self.pairs is not None:
+            manifest, captions = self.pairs
+            encode = data.text.encode  # type: ignore[union-attr]
+            found = retrieval(objective, encode, batches(manifest), data.signal.key, captions, device).metrics
+            numbers["val_retrieval"] = sum(value for name, value in found.items() if name.endswith("_r1")) / 2
         return numbers
+
+
+def _pairs(held_out: Manifest, count: int, seed: int) -> tuple[Manifest, list[list[str]]] | None:
+    """Some of the files held out, each once, with their captions; None where none says anything."""
+    from unveil.data.captions import by_file
+
+    rows, captions, _ = by_file(held_out)
+    if not rows:
+        return None
+    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
+    return held_out.select([rows[i] for i in chosen]), [captions[i] for i in chosen]
