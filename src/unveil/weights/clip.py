@@ -46,7 +46,7 @@ RULES = {
     r"visual\.layer(\d)\.(\d+)\.downsample\.1\.": r"image.blocks.<\1,\2>.shortcut.projected.norm.",
 }
 #: What the archives keep among their tensors, and shapes say as well.
-SETTINGS = ("input_resolution", "context_length", "vocab_size")
+SETTINGS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "output_dim")
 #: transformers' names → OpenAI's; inside a block, too.
 TRANSFORMERS = {
     r"text_model\.embeddings\.token_embedding\.weight$": "token_embedding.weight",
@@ -79,8 +79,8 @@ def convert(
         UserError: it is of another system.
     """
     given = Reader(_from_transformers(_open_clip(state)))
-    for name in SETTINGS:
-        if name in given:
+    for name in given:
+        if name.rpartition(".")[2] in SETTINGS:
             given[name]
     found = _residual.placed(given, RULES)
     ours = found.state
