@@ -63,6 +63,7 @@ def begin(
         if sketch.data.text is not None:
             settled = sketch.data.text.settle(train_rows, out, asked["start"], flags.get("vocabulary"))
             flags["vocabulary"] = settled["vocabulary"]
+            flags.pop("tokenizer", None)  # from here on it is the one in the folder
             about_text = {"tokenizer": settled}
         tables = {"manifest.parquet": train_rows, "validation.parquet": held_out}
         written = [

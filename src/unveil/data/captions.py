@@ -81,7 +81,6 @@ class Captions:
             UserError: no captions, no such file, or a vocabulary that is not the one asked for.
         """
         from unveil.data import bpe
-        from unveil.storage import replacing
 
         captions = sorted({row for row in manifest.column("caption") if row and REPLACED not in row})
         if not captions:
@@ -93,15 +92,12 @@ class Captions:
         if not source and start and (Path(start) / FILE).is_file():
             source = str(Path(start) / FILE)
         text = bpe.read(source) if source else bpe.train(captions, self.vocabulary)
+        made = f"read from {source}" if source else f"trained on {len(captions)} captions"
         if source and given is not None and given != text.vocabulary:
             raise UserError(
                 f"--vocabulary {given}: the tokenizer {source} has {text.vocabulary} ids; leave the flag out."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / FILE) as temporary:
-            temporary.write_text(text.tokenizer.to_str(), encoding="utf-8")
-        made = f"read from {source}" if source else f"trained on {len(captions)} captions"
-        return {"file": FILE, "sha256": digest(folder), "vocabulary": text.vocabulary, "made": made}
+        return keep(text, folder, made)
 
     def load(self, folder: Path, recorded: str | None = None) -> None:
         """Read the tokenizer of a run; without one, texts cannot be encoded.
@@ -155,6 +151,16 @@ def by_file(manifest: Manifest) -> tuple[list[int], list[list[str]], list[tuple[
             captions.append([])
         captions[place].append(row.caption)
     return rows, captions, mute
+
+
+def keep(text: Text, folder: Path, made: str) -> dict[str, Any]:
+    """Write a tokenizer into a run's folder; returns what run.json says of it."""
+    from unveil.storage import replacing
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / FILE) as temporary:
+        temporary.write_text(text.tokenizer.to_str(), encoding="utf-8")
+    return {"file": FILE, "sha256": digest(folder), "vocabulary": text.vocabulary, "made": made}
 
 
 def digest(folder: Path) -> str:

@@ -18,12 +18,14 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
-from unveil.data import CenterCrop, Image, RandomResizedCrop, ResizeShort
+from unveil.data import CenterCrop, HorizontalFlip, Image, RandAugment, RandomResizedCrop, ResizeShort
 from unveil.data.captions import Captions
 from unveil.encoders import DEPTHS, Dimensions, Encoder, ResNet, TextTransformer, ViT, dimensions, stage
 from unveil.errors import UserError
+from unveil.heads import LinearHead
 from unveil.layers import AttentionPool, ConvNorm, QuickGELU, antialiased, convolution, norm_of
-from unveil.objectives import TwoTower
+from unveil.losses import classification
+from unveil.objectives import Supervised, TwoTower
 from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
 from unveil.tokens import Patchify, Positions
 
@@ -32,17 +34,20 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 PRESETS = {
     "small": {
-        "size": "S/16",
-        "text_size": "256x4x4",
-        "width": 256,
-        "crop": 112,
-        "context": 32,
-        "vocabulary": 8192,
-        "schedule.epochs": 40,
-        "schedule.warmup": 2,
-        "schedule.batch": 128,
-        "optimizer.lr": 1e-3,
-        "loader.batch": 128,
+        "clip": {
+            "size": "S/16",
+            "text_size": "256x4x4",
+            "width": 256,
+            "crop": 112,
+            "context": 32,
+            "vocabulary": 8192,
+            "schedule.epochs": 40,
+            "schedule.warmup": 2,
+            "schedule.batch": 128,
+            "optimizer.lr": 1e-3,
+            "loader.batch": 128,
+        },
+        "finetune": {"size": "S/16", "crop": 112, "schedule.epochs": 40, "schedule.batch": 32, "optimizer.lr": 4e-3},
     },
 }
 
@@ -123,6 +128,25 @@ def resnet(size: str, crop: int, stem: int) -> ResNet:
     )
 
 
+def image_tower(towers: Towers, crop: int, stem: int, act: Act, drop_path: float = 0.0) -> Encoder:
+    """A ResNet, or a ViT with a norm before its blocks; see the flags of `clip`."""
+    if towers.patch is None:
+        return resnet(towers.image, crop, stem)
+    patchify = Patchify(towers.patch, towers.patch, channels=3)
+    dims: Dimensions = dimensions(towers.image)
+    return ViT(
+        dims,
+        patchify,
+        Positions(patchify.grid((crop, crop)), dims.width, "learned"),
+        embed=nn.Linear(patchify.width, dims.width, bias=False),
+        pool="class",
+        drop_path=drop_path,
+        norm_first=True,
+        layer_norm=LayerNorm,
+        act=ACTS[act],
+    )
+
+
 def clip(
     size: str = "B/32",
     text_size: str | None = None,
@@ -151,22 +175,7 @@ def clip(
         act: activation of the transformers.
     """
     towers = towers_of(size, text_size, patch, width)
-    image: Encoder
-    if towers.patch is None:
-        image = resnet(towers.image, crop, stem)
-    else:
-        patchify = Patchify(towers.patch, towers.patch, channels=3)
-        dims: Dimensions = dimensions(towers.image)
-        image = ViT(
-            dims,
-            patchify,
-            Positions(patchify.grid((crop, crop)), dims.width, "learned"),
-            embed=nn.Linear(patchify.width, dims.width, bias=False),
-            pool="class",
-            norm_first=True,
-            layer_norm=LayerNorm,
-            act=ACTS[act],
-        )
+    image = image_tower(towers, crop, stem, act)
     text = TextTransformer(towers.text, vocabulary, context, layer_norm=LayerNorm, act=ACTS[act])
     return Recipe(
         objective=TwoTower(image, text, towers.width, bias=(towers.patch is None, False)),
@@ -181,4 +190,64 @@ def clip(
         optimizer=Optimizer(lr=5e-4 / 128, betas=(0.9, 0.98), weight_decay=0.2),
         schedule=Schedule(epochs=32, warmup=0.16, batch=32768),
         loader=Loader(batch=256),
+    )
+
+
+def finetune(
+    size: str = "B/32",
+    num_classes: int = 1000,
+    multi_label: bool = False,
+    crop: int = 224,
+    patch: int | None = None,
+    stem: int = 64,
+    act: Act = "quick_gelu",
+    drop_path: float = 0.1,
+    flip: bool = True,
+) -> Recipe:
+    """CLIP's image tower with a classifier, fine-tuned as MAE's encoders are; the paper itself trains a linear one alone.
+
+    Args:
+        size: see `clip`; WIDTHxDEPTHxHEADS, or RN3,4,6,3, for others.
+        num_classes: taken from the data unless given.
+        multi_label: a sample may have several labels; taken from the data unless given.
+        crop: side of the image, in pixels.
+        patch: side of a patch, in pixels; the size's own unless given.
+        stem: width of a ResNet's stem.
+        act: activation of the transformer.
+        drop_path: stochastic depth of the transformer.
+        flip: mirror images at random; turn it off where left and right mean something.
+    """
+    encoder = image_tower(towers_of(size, "debug", patch, None), crop, stem, act, drop_path)
+    return classifier(encoder, num_classes, multi_label, crop, flip, MEAN, STD)
+
+
+def classifier(
+    encoder: Encoder,
+    num_classes: int,
+    multi_label: bool,
+    crop: int,
+    flip: bool,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Recipe:
+    """An image tower with a linear head, trained with the settings of MAE's fine-tuning (FLIP's are the same but for AutoAugment)."""
+    return Recipe(
+        objective=Supervised(
+            key="image",
+            encoder=encoder,
+            head=LinearHead(encoder.width, num_classes, std=2e-5),
+            loss=classification(multi_label, smoothing=0.1),
+        ),
+        data=Data(
+            Image(),
+            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip, RandAugment(1, 27)],
+            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            mean=mean,
+            std=std,
+            mixup=0.8,
+            cutmix=1.0,
+        ),
+        optimizer=Optimizer(lr=1e-3, weight_decay=0.05, layer_decay=0.75),
+        schedule=Schedule(epochs=100, warmup=5, batch=1024, min_lr=6e-8),
+        loader=Loader(batch=32),
     )

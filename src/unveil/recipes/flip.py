@@ -19,32 +19,52 @@ from unveil.encoders import TextTransformer, ViT, dimensions
 from unveil.errors import UserError
 from unveil.masking import Random, TextMasker
 from unveil.objectives import TwoTower
-from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
-from unveil.recipes.clip import towers_of
+from unveil.recipe import IMAGENET_MEAN, IMAGENET_STD, Data, Loader, Optimizer, Recipe, Schedule
+from unveil.recipes.clip import Towers, classifier, towers_of
 from unveil.tokens import Patchify, Positions
 
 PRESETS = {
     "small": {
-        "size": "S/16",
-        "text_size": "256x4x4",
-        "width": 256,
-        "crop": 112,
-        "vocabulary": 8192,
-        "schedule.epochs": 40,
-        "schedule.warmup": 2,
-        "schedule.batch": 128,
-        "optimizer.lr": 1e-3,
-        "loader.batch": 128,
+        "flip": {
+            "size": "S/16",
+            "text_size": "256x4x4",
+            "width": 256,
+            "crop": 112,
+            "vocabulary": 8192,
+            "schedule.epochs": 40,
+            "schedule.warmup": 2,
+            "schedule.batch": 128,
+            "optimizer.lr": 1e-3,
+            "loader.batch": 128,
+        },
+        "finetune": {"size": "S/16", "crop": 112, "schedule.epochs": 40, "schedule.batch": 32, "optimizer.lr": 4e-3},
     },
     # The unmasked phase: a hundredth of the rate, a hundredth of the pairs.
     "tune": {
-        "ratio": 0.0,
-        "text_ratio": 0.0,
-        "optimizer.lr": 4e-8,
-        "schedule.epochs": 0.32,
-        "schedule.warmup": 0.0,
+        "flip": {
+            "ratio": 0.0,
+            "text_ratio": 0.0,
+            "optimizer.lr": 4e-8,
+            "schedule.epochs": 0.32,
+            "schedule.warmup": 0.0,
+        },
     },
 }
+
+
+def image_tower(towers: Towers, crop: int, drop_path: float = 0.0) -> ViT:
+    """A plain ViT with fixed positions, read by the mean of its patches.
+
+    Raises:
+        UserError: the size is that of a ResNet.
+    """
+    if towers.patch is None:
+        raise UserError(
+            f"--size {towers.image}: a ResNet sees whole images, and cannot leave patches out. Use the recipe clip."
+        )
+    patchify = Patchify(towers.patch, towers.patch, channels=3)
+    positions = Positions(patchify.grid((crop, crop)), dimensions(towers.image).width)
+    return ViT(towers.image, patchify, positions, drop_path=drop_path)
 
 
 def flip(
@@ -80,8 +100,7 @@ def flip(
         raise UserError(
             f"--size {size}: a ResNet sees whole images, and cannot leave patches out. Use the recipe clip."
         )
-    patchify = Patchify(towers.patch, towers.patch, channels=3)
-    image = ViT(towers.image, patchify, Positions(patchify.grid((crop, crop)), dimensions(towers.image).width))
+    image = image_tower(towers, crop)
     text = TextTransformer(towers.text, vocabulary, context, causal=False, pool="first")
     return Recipe(
         objective=TwoTower(
@@ -101,3 +120,27 @@ def flip(
         schedule=Schedule(epochs=32, warmup=0.128, batch=65536),
         loader=Loader(batch=256),
     )
+
+
+def finetune(
+    size: str = "B/16",
+    num_classes: int = 1000,
+    multi_label: bool = False,
+    crop: int = 224,
+    patch: int | None = None,
+    drop_path: float = 0.1,
+    flip: bool = True,
+) -> Recipe:
+    """FLIP's image tower with a classifier, fine-tuned as published but for AutoAugment, whose place RandAugment takes.
+
+    Args:
+        size: see `flip`; WIDTHxDEPTHxHEADS for others.
+        num_classes: taken from the data unless given.
+        multi_label: a sample may have several labels; taken from the data unless given.
+        crop: side of the image, in pixels.
+        patch: side of a patch, in pixels; the size's own unless given.
+        drop_path: stochastic depth.
+        flip: mirror images at random; turn it off where left and right mean something.
+    """
+    encoder = image_tower(towers_of(size, "debug", patch, None), crop, drop_path)
+    return classifier(encoder, num_classes, multi_label, crop, flip, IMAGENET_MEAN, IMAGENET_STD)

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unveil.encoders import DEPTHS, SIZES, Dimensions
+from unveil.encoders import DEPTHS, SIZES, Dimensions, ViT
 from unveil.errors import UserError
+from unveil.recipes.clip import ACTS, Towers
 from unveil.recipes.clip import SIZES as TOWERS
-from unveil.recipes.clip import Towers
-from unveil.weights import _residual, _vit
+from unveil.tokens import Patchify, Positions
+from unveil.weights import _residual, _transformers, _vit
 from unveil.weights._converted import Converted, Reader, State
 
 LICENCE = "MIT (OpenAI)"
@@ -181,3 +182,81 @@ def _from_transformers(state: Mapping[str, Tensor]) -> State:
     named["visual.proj"] = named.pop("visual_projection.weight").T
     named["text_projection"] = named.pop("text_projection.weight").T
     return named
+
+
+def revert(objective: nn.Module, encoder_only: bool) -> _transformers.Reverted:
+    """Two towers of transformers as transformers' `CLIPModel`.
+
+    Raises:
+        UserError: they cannot be one.
+    """
+    image: Any = objective.get_submodule("image")
+    text: Any = objective.get_submodule("text")
+    wrong = ["only the whole of two towers can be exported (--part whole)"] if encoder_only else []
+    if not isinstance(image, ViT) or image.norm_first is None or image.pooling != "class" or image.norm is None:
+        wrong.append("its image tower is none with norms before and after its blocks and a class token that is read")
+    elif not isinstance(image.embed, nn.Linear) or image.embed.bias is not None:
+        wrong.append("its patches' embedding has a bias")
+    elif not isinstance(image.positions, Positions) or not isinstance(image.patchify, Patchify):
+        wrong.append("its positions or patches are no table and no grid")
+    elif image.patchify.stride != image.patchify.size:
+        wrong.append("its patches overlap")
+    if not text.causal or text.pooling != "last":
+        wrong.append("its text tower is not causal, or not read at the end of the text")
+    if wrong:
+        raise UserError(_transformers.refusal(wrong))
+    acts = {name for name, act in ACTS.items() if isinstance(image.blocks[0].mlp.act, act)}
+    own = objective.state_dict()
+    theirs: State = {
+        "logit_scale": own["logit_scale"].reshape(()),
+        "visual_projection.weight": own["projections.image.weight"],
+        "text_projection.weight": own["projections.text.weight"],
+        "text_model.embeddings.token_embedding.weight": own["text.embed.weight"],
+        "text_model.embeddings.position_embedding.weight": own["text.positions.table"],
+        "vision_model.embeddings.class_embedding": own["image.class_token"].flatten(),
+        "vision_model.embeddings.patch_embedding.weight": _vit.convolution(
+            own["image.embed.weight"], image.patchify.size
+        ),
+        "vision_model.embeddings.position_embedding.weight": _transformers.table_with_class(image.positions)[0],
+    }
+    for ours, names in (("image.norm_first", "vision_model.pre_layrnorm"), ("image.norm", "vision_model.post_layernorm"),
+                        ("text.norm", "text_model.final_layer_norm")):  # fmt: skip
+        theirs |= {f"{names}.{kind}": own[f"{ours}.{kind}"] for kind in ("weight", "bias")}
+    inside = {"norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "self_attn.out_proj", "mlp.fc1": "mlp.fc1",
+              "mlp.fc2": "mlp.fc2"}  # fmt: skip
+    for ours, names in (("image", "vision_model"), ("text", "text_model")):
+        for number in range(len(objective.get_submodule(f"{ours}.blocks"))):
+            block, layer = f"{ours}.blocks.{number}", f"{names}.encoder.layers.{number}"
+            for kind in ("weight", "bias"):
+                theirs |= {f"{layer}.{new}.{kind}": own[f"{block}.{old}.{kind}"] for old, new in inside.items()}
+                for part, third in zip("qkv", own[f"{block}.attn.qkv.{kind}"].chunk(3), strict=True):
+                    theirs[f"{layer}.self_attn.{part}_proj.{kind}"] = third
+    width = len(own["projections.text.weight"])
+    vocabulary = len(own["text.embed.weight"])
+    shared = {"hidden_act": acts.pop(), "layer_norm_eps": 1e-5, "projection_dim": width}
+    config = {
+        "model_type": "clip",
+        "projection_dim": width,
+        "logit_scale_init_value": float(own["logit_scale"]),
+        "text_config": {
+            **shared, **_sizes(text), "vocab_size": vocabulary, "max_position_embeddings": text.context,
+            # The largest id, as in CLIP's own vocabulary; the run's tokenizer may know better.
+            "bos_token_id": max(0, vocabulary - 2), "eos_token_id": vocabulary - 1, "pad_token_id": 0,
+        },
+        "vision_config": {
+            **shared, **_sizes(image), "image_size": image.positions.grid[0] * image.patchify.size[0],
+            "patch_size": image.patchify.size[0], "num_channels": image.patchify.channels,
+        },
+    }  # fmt: skip
+    state = {name: value.detach().contiguous() for name, value in theirs.items()}
+    return _transformers.Reverted("CLIPModel", config, state)
+
+
+def _sizes(tower: Any) -> dict[str, int]:
+    block = tower.blocks[0]
+    return {
+        "hidden_size": tower.width,
+        "num_hidden_layers": tower.depth,
+        "num_attention_heads": block.attn.heads,
+        "intermediate_size": block.mlp.fc1.out_features,
+    }
