@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unveil.encoders.encoder import Encoder
 from unveil.encoders.vit import Dimensions, Size, dimensions
+from unveil.errors import UserError
 from unveil.layers import Block, LayerNorm, run_blocks
 from unveil.masking import Mask
 from unveil.tokens import Positions, Tokens
@@ -96,10 +97,16 @@ class TextTransformer(Encoder):
             tokens [B, N, D], whose `prefix` is the one that stands for the text [B, 1, D].
 
         Raises:
-            UserError: there is no such layer.
+            UserError: there is no such layer, or the text is longer than the context.
         """
-        coords = coordinates(self.mask_grid(x), x.device).expand(x.shape[0], -1, -1)
-        tokens = Tokens(self.embed(x) + self.positions(coords, self.mask_grid(x)), coords, self.mask_grid(x))
+        if x.shape[1] > self.context:
+            raise UserError(
+                f"A text of {x.shape[1]} tokens, where this network reads {self.context}: encode it with less context."
+            )
+        grid = self.mask_grid(x)
+        coords = coordinates(grid, x.device).expand(x.shape[0], -1, -1)
+        # A shorter text has the first places, not all of them closer together.
+        tokens = Tokens(self.embed(x) + self.positions(coords, (self.context,)), coords, grid)
         end = last_word(x) if self.pooling == "last" else torch.zeros_like(x[:, 0])
         if mask is not None:
             tokens = tokens.gather(mask.visible)
