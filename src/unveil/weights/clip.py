@@ -79,6 +79,8 @@ def convert(
     Raises:
         UserError: it is of another system.
     """
+    halves = (torch.float16, torch.bfloat16)  # sums below would be rounded
+    state = {name: value.float() if value.dtype in halves else value for name, value in state.items()}
     given = Reader(_from_transformers(_open_clip(state)))
     for name in given:
         if name.rpartition(".")[2] in SETTINGS:
@@ -95,7 +97,9 @@ def convert(
     }
     if "text.embed.weight" not in ours:
         raise UserError("These are not the weights of clip: it has no embedding of words.")
-    text = Dimensions(words.shape[1], _vit.depth(ours, "text.blocks."), text_num_heads or max(1, words.shape[1] // 64))
+    text = Dimensions(
+        words.shape[1], _vit.depth(ours, "text.blocks."), text_num_heads or max(1, words.shape[1] // _vit.HEAD_WIDTH)
+    )
     tower = _transformer(given, ours, num_heads) if "visual.class_embedding" in given else _resnet(given, ours, found)
     flags_of_tower, image = tower
     notes = []
@@ -127,7 +131,8 @@ def _transformer(given: Reader, ours: State, num_heads: int | None) -> tuple[dic
     patch = _vit.patch_size(weight, 2)[0]
     crop = _vit.side(len(table) - 1, patch)
     depth = _vit.depth(ours, "image.blocks.")
-    name, _ = _vit.size_of(len(weight), depth, num_heads)
+    heads = num_heads or (16 if len(weight) == SIZES["H"].width else max(1, len(weight) // _vit.HEAD_WIDTH))
+    name, _ = _vit.size_of(len(weight), depth, heads)
     dims = SIZES[name] if name in SIZES else Dimensions(*map(int, name.split("x")))
     ours |= {
         "image.embed.weight": _vit.embedding(weight),
