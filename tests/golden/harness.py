@@ -229,7 +229,7 @@ def projected(run: Pass, key: str) -> Tensor:
 
 
 @quantity
-def scaled_similarities(run: Pass) -> Tensor:
+def logits_of_pairs(run: Pass) -> Tensor:
     """Of each image with each text, as the loss takes them."""
     image, text = (run.objective.embed(key, run.batch[key]) for key in ("image", "text"))
     return run.objective.logit_scale.exp() * image @ text.T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +14,6 @@ from unveil.losses.gathering import gathered
 
 ROWS = 256
 """Queries whose similarities to all keys are held at once."""
-
-
-def in_float32(x: Tensor) -> AbstractContextManager[object]:
-    """Without autocast on the device of `x`; where nothing is computed (the meta device) there is none."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def contrast(queries: Tensor, keys: Tensor, scale: float | Tensor, chunk: int = ROWS) -> Tensor:
@@ -37,7 +33,7 @@ def contrast(queries: Tensor, keys: Tensor, scale: float | Tensor, chunk: int = 
     everyone, first = gathered(keys)
     rows = queries.shape[0]
     own = torch.arange(first, first + rows, device=queries.device)
-    with in_float32(queries):
+    with _exactly(queries.device):
         everyone, queries = everyone.float(), queries.float()
         if rows <= chunk:
             return _summed(queries, everyone, scale, own) / rows
@@ -46,6 +42,13 @@ def contrast(queries: Tensor, keys: Tensor, scale: float | Tensor, chunk: int = 
             for some, label in zip(queries.split(chunk), own.split(chunk), strict=True)
         ]
         return torch.stack(parts).sum() / rows  # type: ignore[arg-type]
+
+
+def _exactly(device: torch.device) -> AbstractContextManager[Any]:
+    """Without the lower precision that training may have asked for: scaled similarities lie close together."""
+    if not torch.amp.is_autocast_available(device.type):  # the meta device, on which costs are counted
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _summed(queries: Tensor, keys: Tensor, scale: float | Tensor, own: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ def contrast_with(queries: Tensor, keys: Tensor, negatives: Tensor, scale: float
 
 def similarities(queries: Tensor, keys: Tensor, negatives: Tensor) -> Tensor:
     """Each query with its own key, then with all negatives, in float32: [B, 1 + K]."""
-    with in_float32(queries):
+    with _exactly(queries.device):
         queries, keys, negatives = queries.float(), keys.float(), negatives.float()
         return torch.cat([(queries * keys).sum(1, keepdim=True), queries @ negatives.T], 1)
 

@@ -34,6 +34,9 @@ class TwoTower(Objective):
         bias: the projections of image and text have one.
     """
 
+    contrasts = True
+    """The samples of a micro-batch, of all processes, are one another's negatives."""
+
     def __init__(
         self,
         image: Encoder,
