@@ -2,11 +2,11 @@
 
     python benchmarks/flip_speed.py --out benchmarks/results/flip_speed.json
 
-Whole training steps (both towers, loss, backward pass, AdamW) on random pictures and texts, at B/16 and 224² by default. The ratios
-take turns, A B C A B C, and what is reported is each one's median and its quotient to ratio 0 of the same round, so that a machine
-that slows down does not favour one. Peak memory is what PyTorch's allocator gave out at most during one step, on a GPU by its own count,
-on a CPU by the profiler's, weights and optimiser not counted. The paper (2212.00794, table 1a) gives 2.0 and 3.7 times the speed at ratios
-0.5 and 0.75 at equal batch, by computation 0.52 and 0.29 of it; the text's tower and the loss are not masked.
+Whole training steps (both towers, loss, backward pass, AdamW) on random pictures and texts, at B/16 and 224² by default. The
+ratios take turns, A B C A B C, and what is reported is each one's median, and its quotient to ratio 0 of the same round, so that a
+machine that slows down does not favour one. Peak memory is what PyTorch's allocator gave out at most during one step, on a GPU by
+its own count, on a CPU by the profiler's; weights and optimiser are not counted. The paper (2212.00794) speaks of half the
+computation at ratio 0.5, and so of twice the pairs in the same time; the text's tower and the loss are not masked.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from unveil.flags import build
 from unveil.sizes import gmacs
 
-PAPER = {"0.5": 2.0, "0.75": 3.7}
+PAPER = {"0.5": 2.0}
 
 
 def batch_of(size: int, crop: int, context: int, vocabulary: int, device: torch.device) -> dict[str, Tensor]:
@@ -84,6 +84,13 @@ class Training:
         return most
 
 
+def counted(ratio: float, flags: dict[str, Any]) -> float:
+    """Multiply-adds of a forward pass on one pair, in 10⁹, without computing it."""
+    with torch.device("meta"):
+        recipe = build("flip", ratio=ratio, **flags)
+    return gmacs(recipe)
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -123,7 +130,7 @@ def main() -> None:
             "samples_per_s": round(asked.batch / statistics.median(seconds[name]), 3),
             "speed": round(statistics.median(a / b for a, b in zip(whole, seconds[name], strict=True)), 3),
             "peak_bytes": Training(ratio, flags, batch, device).peak(),
-            "gmacs": round(gmacs(build("flip", ratio=ratio, **flags)), 2),
+            "gmacs": round(counted(ratio, flags), 2),
         }
         result["ratios"][name] = found
         print(name, found)
