@@ -50,7 +50,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = verbs.pretrain("videomae", data=root / "clips", out=root / "runs" / "a", **tiny)
     verbs.finetune(run.path, data=root / "labelled", out=root / "runs" / "b", **tiny)
     verbs.embed(run.path, data=root / "clips", out=root / "index", device="cpu", quiet=True)
-    pairs = verbs.pretrain("flip", data=root / "pairs", out=root / "runs" / "flip", **tiny)
+    stills = {name: value for name, value in tiny.items() if name != "frames"}
+    pairs = verbs.pretrain("flip", data=root / "pairs", out=root / "runs" / "flip", **stills)
     verbs.embed(pairs.path, data=root / "photos", out=root / "pictures", device="cpu", quiet=True)
     lost = {**tiny, "optimizer.lr": 1e30, "max_steps": 6, "schedule.warmup": 0}
     with pytest.raises(UserError, match="the loss is nan"):
