@@ -18,6 +18,8 @@ demo: .venv/installed  ## the whole main job on built-in clips, and a report to 
 demo-full: .venv/installed  ## the same with three pre-trainings
 	$(BIN)/python examples/demo.py --out demo-full --pretrainings 3
 
+test test-slow check: export OMP_NUM_THREADS ?= 1  # their networks are tiny: a second thread costs more than it brings
+
 test: .venv/installed-dev  ## all tests but the slow ones
 	$(BIN)/python -m pytest
 

@@ -1,6 +1,7 @@
 """What leaving patches out saves: samples per second and peak memory of FLIP at several ratios, next to the paper's figure.
 
     python benchmarks/flip_speed.py --out benchmarks/results/flip_speed.json
+    python benchmarks/flip_speed.py --out /tmp/flip_speed.json --size debug --crop 64 --batch 2 --rounds 1 --steps 1  # does it run?
 
 Whole training steps (both towers, loss, backward pass, AdamW) on random pictures and texts, at B/16 and 224² by default. The
 ratios take turns, A B C A B C, and what is reported is each one's median, and its quotient to ratio 0 of the same round, so that a
@@ -130,7 +131,7 @@ def main() -> None:
             "samples_per_s": round(asked.batch / statistics.median(seconds[name]), 3),
             "speed": round(statistics.median(a / b for a, b in zip(whole, seconds[name], strict=True)), 3),
             "peak_bytes": Training(ratio, flags, batch, device).peak(),
-            "gmacs": round(counted(ratio, flags), 2),
+            "gmacs": float(f"{counted(ratio, flags):.4g}"),
         }
         result["ratios"][name] = found
         print(name, found)

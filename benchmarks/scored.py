@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,29 @@ def top1(
         flags: of the verb.
         budget: of time; None is returned when it is spent.
     """
-    score = out / "score.json"
-    if score.exists():
-        return json.loads(score.read_text())["top1"]
+
+    def work() -> dict[str, float]:
+        run = getattr(unveil, verb)(subject, data=train, out=out / "run", val_fraction=0.0, quiet=True, **flags)
+        workers = flags.get("loader.workers", -1)
+        report = unveil.evaluate(run, data=test, out=out / "evaluate", workers=workers, quiet=True)
+        return {"top1": report.metrics["top1"]}
+
+    found = measured(out / "score.json", work, budget)
+    return None if found is None else found["top1"]
+
+
+def measured(kept: Path, work: Callable[[], dict[str, float]], budget: Budget) -> dict[str, float] | None:
+    """What `work` gives: read where it is kept, or found out now and kept; None when the time is spent."""
+    if kept.exists():
+        return json.loads(kept.read_text())
     if not budget.allows():
         return None
     since = time.monotonic()
-    run = getattr(unveil, verb)(subject, data=train, out=out / "run", val_fraction=0.0, quiet=True, **flags)
-    report = unveil.evaluate(run, data=test, out=out / "evaluate", workers=flags.get("loader.workers", -1), quiet=True)
+    found = work()
     seconds = time.monotonic() - since
     budget.spend(seconds)
-    score.write_text(json.dumps({"top1": report.metrics["top1"], "seconds": round(seconds, 1)}) + "\n")
-    print(f"{out}: top-1 {report.metrics['top1']:.3f} in {seconds:.0f} s", flush=True)
-    return report.metrics["top1"]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps({"seconds": round(seconds, 1), **found}) + "\n")
+    told = ", ".join(f"{name} {value:g}" for name, value in found.items())
+    print(f"{kept.parent}: {told} in {seconds:.0f} s", flush=True)
+    return found

@@ -24,7 +24,7 @@ def reconstructions(demo: Path, out: Path, rows: tuple[int, ...] = (0,)) -> None
         batch = {data.signal.key: sample.x[None], "seed": torch.tensor([sample.number])}
         with torch.no_grad():
             pictures = run.objective.reconstruct(batch)
-        strips.append(filmstrip(*(picture[0] for picture in pictures), data.mean, data.std))
+        strips.append(filmstrip([picture[0] for picture in pictures if picture is not None], data.mean, data.std))
     image = Image.fromarray(strips[0])
     image.save(out)
 

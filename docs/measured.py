@@ -112,18 +112,27 @@ def _times(row: dict[str, Any]) -> str:
     return f"{row['times_peer']:.2f} ({low:.2f}–{high:.2f})"
 
 
-def _score(values: list[float]) -> str:
+def _score(values: list[float], number: bool = False) -> str:
+    """Mean and deviation; `number`: and of how many."""
     if not values:
         return "–"
     spread = f" ± {stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{mean(values):.3f}{spread}"
+    return f"{mean(values):.3f}{spread}" + (f" ({len(values)})" if number else "")
 
 
 def group_norm() -> str:
     found = results("group_norm")
     batches = sorted({int(batch) for row in found["error"].values() for batch in row}, reverse=True)
-    rows = [[norm, *(_score(row.get(str(batch), [])) for batch in batches)] for norm, row in found["error"].items()]
-    return table(["norm", *(f"batch {batch}" for batch in batches)], rows, found, "Error on the test images.")
+    rows = [
+        [norm, *(_score(row.get(str(batch), []), number=True) for batch in batches)]
+        for norm, row in found["error"].items()
+    ]
+    settings = found["settings"]
+    text = (
+        f"Error on the test images (number of seeds). ResNet-{settings['size']} of width {settings['width']}, {settings['crop']}², "
+        f"{settings['epochs']:g} epochs."
+    )
+    return table(["norm", *(f"batch {batch}" for batch in batches)], rows, found, text)
 
 
 def ut_interaction() -> str:
@@ -140,9 +149,31 @@ def ut_interaction() -> str:
     return table(["system", *ways, "both"], rows, found, "Top-1; chance is 0.167.")
 
 
+def hog_share() -> str:
+    found = results("hog_share")
+    rows = []
+    for name, row in found["rows"].items():
+        low, high = (f"{100 * value:.2f}" for value in row["share"]["quartiles"])
+        parts = [
+            f"{100 * row['share_of_parts'][part]:.2f} %" for part in ("target of the masked", "target of all", "masks")
+        ]
+        cells = [row["shape"][0], f"{row['seconds']['target computed']['median']:.2f} s"]
+        rows.append([name, *cells, *parts, f"{100 * row['share']['median']:.2f} % ({low}–{high})"])
+    text = (
+        f"Shares of a step. The parts are timed by themselves; the last column is the paired difference, median (quartiles) of "
+        f"{found['rounds']} rounds. torch {found['versions']['torch']}."
+    )
+    return table(
+        ["network", "batch", "step", "target", "were it of all patches", "masks", "step with − without"],
+        rows,
+        found,
+        text,
+    )
+
+
 TABLES = {
     "decoding.md": [decode, crop],
-    "performance.md": [backbones],
+    "performance.md": [backbones, hog_share],
     "reliability.md": [memory],
     "results.md": [group_norm, ut_interaction],
     "verbs/data.md": [startup],

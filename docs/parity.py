@@ -27,7 +27,7 @@ SIZES = """
 ## Sizes
 
 Parameters in millions (within 0.5 %) and multiply–adds in 10⁹ for one sample (within 2 %), matrix products of attention included.
-For masked pre-training the projection of masked patches is added, which the references compute and we do not.
+Where masked patches are dropped their projection is added, which the references compute and we do not.
 
 | system | variant | input | recipe | parameters ours / published | GMACs ours / published | source |
 | --- | --- | --- | --- | --- | --- | --- |

@@ -35,6 +35,8 @@ TINY: dict[str, Any] = {
     "size": "debug", "frames": 4, "crop": 32, "patch": 8, "max_steps": 2, "schedule.batch": 4, "loader.batch": 4,
     "loader.workers": 0, "sample.clips": 1, "sample.crops": 1,
 }  # fmt: skip
+#: Folders of the pages that hold pictures.
+PICTURES = {"photos/", "images/"}
 #: The same for other verbs. A word that begins the command line → flags that are added to its end.
 SMALL = {
     "evaluate": "--workers 0",
@@ -206,6 +208,8 @@ def _run_verb(words: list[str]) -> None:
             _put_aside(words[place + 1])
     if words[0] in cli.TRAINING:
         tiny = _tiny(words[0], next(word for word in words[1:] if not word.startswith("-")))
+        if words[words.index("--data") + 1] in PICTURES:
+            tiny.pop("frames", None)  # of recipes that take either, pictures are not to be made clips
         words = [*words, *(f"{as_flag(name)}={value}" for name, value in tiny.items()), "--device=cpu"]
     for beginning, more in SMALL.items():
         if " ".join(words).startswith(beginning):

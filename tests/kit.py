@@ -47,10 +47,12 @@ def small(recipe: Callable[..., Recipe], seed: int = 0, **flags: Any) -> Recipe:
 
 
 def batch_for(objective: Objective, seed: int = 0) -> dict[str, Tensor]:
-    """A batch with every key of the glossary that the objective's towers need."""
+    """A batch with every key of the glossary that the objective's towers need; of several views their stack."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"image": (3, CROP, CROP), "video": (3, FRAMES, CROP, CROP)}
-    batch = {key: torch.randn(BATCH, *shapes[key], generator=generator) for key in objective.towers if key != "text"}
+    views = [objective.views] if objective.views > 1 else []
+    signals = [key for key in objective.towers if key != "text"]
+    batch = {key: torch.randn(BATCH, *views, *shapes[key], generator=generator) for key in signals}
     if text := objective.towers.get("text"):
         ids = torch.randint(1, text.embed.num_embeddings, (BATCH, text.context), generator=generator)
         batch["text"] = ids * (
@@ -60,6 +62,11 @@ def batch_for(objective: Objective, seed: int = 0) -> dict[str, Tensor]:
     batch["seed"] = torch.randint(2**62, (BATCH,), generator=generator)
     batch["label"] = torch.arange(BATCH) % CLASSES
     return batch
+
+
+def signal_of(objective: Objective, batch: dict[str, Tensor], key: str) -> Tensor:
+    """What a tower takes: of several views the first."""
+    return batch[key][:, 0] if objective.views > 1 else batch[key]
 
 
 def mask_for(objective: Any, batch: dict[str, Tensor]) -> Any:
@@ -127,7 +134,7 @@ def check_gradients(recipe: Callable[..., Recipe]) -> None:
             assert parameter.grad.isfinite().all(), f"the gradient of {name} is not finite"
         still = {name for name in still if not cast(Tensor, learned[name].grad).any()}
         for key, encoder in objective.towers.items() if still else ():
-            encoder(batch[key]).x.square().mean().backward()
+            encoder(signal_of(objective, batch, key)).x.square().mean().backward()
         still = {name for name in still if not cast(Tensor, learned[name].grad).any()}
         with torch.no_grad():
             for parameter in learned.values():
@@ -141,9 +148,9 @@ def check_towers(recipe: Callable[..., Recipe]) -> None:
     batch = batch_for(objective)
     assert objective.towers
     for key, encoder in objective.towers.items():
-        features = encoder(batch[key])
+        features = encoder(signal_of(objective, batch, key))
         assert encoder.pool(features).shape == (BATCH, encoder.width)
-        early = encoder(batch[key], layer=1)
+        early = encoder(signal_of(objective, batch, key), layer=1)
         assert encoder.pool(early).shape == (BATCH, early.x.shape[-1])
         layers = {encoder.layer_of(name) for name, _ in encoder.named_parameters()}
         assert set(range(encoder.depth + 1)) <= layers <= set(range(encoder.depth + 2))

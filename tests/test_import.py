@@ -31,6 +31,8 @@ TINY: dict[str, dict[str, Any]] = {
     "videomae-pretrain-norm": {"crop": 32},
     "videomae-finetune": {"crop": 32, "frames": 8},
     "vit-tiny_token_c64": {},
+    "maskfeat-vit-image": {},
+    "maskfeat-mvitv2-video": {},
     "mvit-v1_b16x4_d16_t8_c64": {},
     "mvitv2-image_t_d10_c64": {},
     "mvitv2-video_s16x4_d16_t8_c64": {},
@@ -38,6 +40,11 @@ TINY: dict[str, dict[str, Any]] = {
 }
 #: Whose heads the shapes tell.
 TOLD = ("mvit", "pytorchvideo")
+#: Width of the others' features is 64.
+WIDTHS = {name: 128 for name in TINY if name.startswith(TOLD)} | {"maskfeat-mvitv2-video": 96}
+#: Names that begin so see images; and of these the licence is not MAE's.
+OF_IMAGES = ("mae-", "vit", "mvitv2-image", "maskfeat-vit")
+FREE = ("vit", "maskfeat", *TOLD)
 
 
 def checkpoint(name: str, folder: Path, change: Any = None) -> Path:
@@ -76,15 +83,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", TINY)
 def test_an_imported_run_is_like_any_other(name: str, files: dict[str, Path], tmp_path: Path) -> None:
     run = imported(name, tmp_path)
-    data = files["images" if name.startswith(("mae-", "vit", "mvitv2-image")) else "clips"]
+    data = files["images" if name.startswith(OF_IMAGES) else "clips"]
     assert run.info["status"] == "complete"
     assert run.info["imported"]["file"] == f"{name}.pth"
-    assert "CC-BY-NC" in run.info["licence_of_start"] or name.startswith(("vit", *TOLD))
+    assert "CC-BY-NC" in run.info["licence_of_start"] or name.startswith(FREE)
     vectors = run.embed(sorted(data.rglob("*.*")))
-    assert vectors.shape[1] == (128 if name.startswith(TOLD) else 64)
+    assert vectors.shape[1] == WIDTHS.get(name, 64)
     assert np.isfinite(vectors).all()
     assert (np.ptp(vectors, axis=0) > 0).any()
-    if "pretrain" in name:
+    if "pretrain" in name or name.startswith("maskfeat"):
         assert run.classes == []
     else:
         rows = run.predict(data)
@@ -162,7 +169,7 @@ def test_errors_name_what_is_wrong_and_lose_nothing(tmp_path: Path) -> None:
     file = tmp_path / "vit-tiny_token_c64.pth"
     for words, options in {
         "holds a run": {},
-        "look like those of mae or vit": {"recipe": "videomae", "overwrite": True},
+        "look like those of mae or mocov3 or vit": {"recipe": "videomae", "overwrite": True},
         "There is no name map": {"recipe": "vitt", "overwrite": True},
         "--size B: the checkpoint's is 64x4x4": {"size": "B", "overwrite": True},
         "--ratio is not a flag of vit": {"ratio": 0.5, "overwrite": True},

@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from unveil.errors import UserError
@@ -48,6 +50,10 @@ def begin(
         with torch.device("meta"):
             sketch = assemble(function, flags)
     listed = Manifest.scan(data, sketch.data.signal.suffixes, warn=lambda text: say(how.quiet, f"warning: {text}"))
+    # The loop's library takes seconds to import: meanwhile the data are looked at, and a long list costs no time. Not before
+    # they are found: a person who misspelt a folder would wait for it.
+    importing = Thread(target=import_module, args=("lightning.fabric",))
+    importing.start()
     # One list may be long. What is measured of it whole, and writing, leave the interpreter to what is done meanwhile.
     with ThreadPoolExecutor(1) as beside:
         whole = beside.submit(_measured, listed)
@@ -91,6 +97,7 @@ def begin(
         info |= whole.result()
         for table in written:
             table.result()
+    importing.join()  # before any process is forked
     write_json(out / "run.json", info)
     return load(out, how.device)
 

@@ -28,6 +28,8 @@ class Data:
         signal: what is read from a file: `Video(Dense(16, 4))`, `Image()`.
         transform: training transforms (torchvision.transforms.v2, uint8 in and out), in order; the same parameters
             for every frame of a clip.
+        views: of further views of a training sample, the transforms of each. A sample then is [V,…], V = 1 + len(views): an
+            image is decoded once and transformed V times; of a video each view is a clip of a moment of its own.
         evaluation: the deterministic transforms of evaluation (resize the short side, centre crop).
         mean, std: per channel, on values in [0, 1].
         erase: probability of random erasing, applied after normalisation; 0 for none.
@@ -40,6 +42,7 @@ class Data:
     signal: Signal
     transform: Sequence[Callable[[Any], Any]] = ()
     evaluation: Sequence[Callable[[Any], Any]] = ()
+    views: Sequence[Sequence[Callable[[Any], Any]]] = ()
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     erase: float = 0.0
@@ -55,6 +58,7 @@ class Data:
         return {
             "signal": repr(self.signal),
             "training": [repr(step) for step in self.transform],
+            **{f"view {number}": [repr(step) for step in steps] for number, steps in enumerate(self.views, start=2)},
             "evaluation": [repr(step) for step in self.evaluation],
             "mean": self.mean,
             "std": self.std,

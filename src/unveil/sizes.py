@@ -27,19 +27,25 @@ def parameters(module: nn.Module) -> int:
 
 
 def sample(recipe: Recipe) -> dict[str, Tensor]:
-    """A batch of one black sample, on the CPU, with seed and label, and a text of the full length where there are any."""
+    """A batch of one black sample, on the CPU, with seed and label, and a text of the full length where there are any; of several
+    views a batch of two.
+
+    Features of one sample alone have no statistics, which batch norms of projectors take. Counts are divided by two then.
+    """
     from unveil.data import to_input
 
     data = recipe.data
     blank = data.signal.blank()
     for step in data.evaluation:
         blank = step(blank)
-    text = {} if data.text is None else {"text": torch.ones(1, data.text.context, dtype=torch.int64)}
-    return text | {
-        data.signal.key: to_input(blank, data.mean, data.std)[None],
-        "seed": torch.zeros(1, dtype=torch.int64),
-        "label": torch.zeros(1, dtype=torch.int64),
-    }
+    x = to_input(blank, data.mean, data.std)[None]
+    if data.views:
+        x = x[None].expand(2, 1 + len(data.views), *x.shape[1:]).contiguous()
+    none = torch.zeros(x.shape[0], dtype=torch.int64)
+    batch = {data.signal.key: x, "seed": none, "label": none.clone()}
+    if data.text is not None:
+        batch["text"] = torch.ones(x.shape[0], data.text.context, dtype=torch.int64)
+    return batch
 
 
 def _mask(objective: Any, batch: dict[str, Tensor]) -> dict[str, Any]:
@@ -61,7 +67,7 @@ def gmacs(recipe: Recipe) -> float:
             objective.logits(batch)
         else:
             objective(batch, **mask)
-    return counter.get_total_flops() / 2e9
+    return counter.get_total_flops() / 2e9 / len(batch["seed"])
 
 
 class _Made(TorchDispatchMode):
@@ -126,7 +132,7 @@ def activation_bytes(recipe: Recipe, checkpointing: bool = False) -> int:
         inputs: dict[str, Tensor] = {key: mode.from_tensor(value) for key, value in batch.items()}
         hidden = tree_map(mode.from_tensor, mask)
         with recomputing(objective, checkpointing):
-            return kept_bytes(objective.train(), inputs, **hidden)
+            return kept_bytes(objective.train(), inputs, **hidden) // len(batch["seed"])
 
 
 def readable(size: float) -> str:

@@ -66,6 +66,19 @@ def test_images() -> None:
         mvit((64, 64), class_token=False)
 
 
+def test_a_norm_of_what_is_pooled() -> None:
+    """MaskFeat's fine-tuning; what stops early, in a narrower stage, has no norm."""
+    encoder, x = mvit(pool="mean", norm="pooled"), noise(2, 3, *CLIP)
+    tokens = encoder(x)
+    assert encoder.norm is None
+    assert encoder.fc_norm is not None
+    assert torch.equal(encoder(x, layer=-1).x, tokens.x)
+    torch.testing.assert_close(encoder.pool(tokens), encoder.fc_norm(tokens.x.mean(1)))
+    early = encoder(x, layer=1)
+    assert torch.equal(encoder.pool(early), early.x.mean(1))
+    assert encoder.layer_of("fc_norm.bias") == 6
+
+
 def hidden(x: Tensor, indices: Tensor, cell: int) -> Tensor:
     """Other pixels under a mask drawn in cells of two frames and so many pixels."""
     changed = x.clone()

@@ -25,7 +25,7 @@ def network_of(recipe: Callable[..., Recipe]) -> tuple[Network, torch.Tensor]:
         if value.is_floating_point() and "positions" not in name:
             value.add_(0.05 * torch.rand(value.shape, generator=generator))
     module = Logits(objective, key) if hasattr(objective, "logits") else Features(objective.towers[key])
-    shape = tuple(sample(built)[key].shape[1:])
+    shape = tuple(sample(built)[key].shape[1 + (built.objective.views > 1) :])
     told = {**built.data.described(), "std": built.data.std}
     description = {"recipe": recipe.__name__, "preprocessing": told, "classes": []}
     return Network(module.eval(), key, "answer", shape, description), torch.randn(3, *shape, generator=generator)

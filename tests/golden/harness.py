@@ -7,12 +7,14 @@ gradients come out with respect to the reference's own parameters. Then each num
 
     hints:       flags of the network that shapes do not tell; {constructor: KEY} takes the reference's own
     mask:        {rule: a name of MASKS, and its arguments}, where the reference masks
+    views:       the reference's inputs that are the views of a sample, in order
     labels:      of the two samples, where its loss takes some
     inputs:      our key of a batch → the reference's input, where it has another name
     quantities:  output of the reference → quantity of ours with its arguments, one word each; an output that is not here goes
                  by its own name
     left_out:    output → why it is not compared
-    variants:    variant → hints and quantities of its own
+    variants:    variant → hints and quantities of its own, or part: {name: of PARTS, and its arguments}, where the file is of a part
+                 alone and has no parameters
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from unveil import recipes, weights
-from unveil.decoders import TransformerDecoder
+from unveil.decoders import LinearDecoder, TransformerDecoder
 from unveil.flags import assemble, expand
+from unveil.losses import similarities
 from unveil.masking import Mask
 from unveil.objectives import MaskedAutoencoder, Objective, Supervised
-from unveil.tokens import coordinates, unravel
+from unveil.targets import HOG
+from unveil.tokens import Patchify, coordinates, unravel
 
 #: Buffers of batch normalisation, which a pass in training changes; an output `NAME after` is such a buffer's new value.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -50,17 +54,18 @@ class Compared(NamedTuple):
 
 
 #: What `<system>.yaml` may say, and what it may say of one variant.
-FACTS = {"hints", "mask", "labels", "inputs", "quantities", "left_out", "variants"}
+FACTS = {"hints", "mask", "views", "labels", "inputs", "quantities", "left_out", "variants"}
 OWN_FACTS = {"hints", "quantities"}
+PART = "part"
 
 
 def facts_of(golden: Golden) -> dict[str, Any]:
     """What `<system>.yaml` says of this file."""
     facts = yaml.safe_load((HERE / f"{golden['system']}.yaml").read_text())
     own = facts.get("variants", {}).get(golden["variant"], {})
-    if strange := (facts.keys() - FACTS) | (own.keys() - OWN_FACTS):
+    if strange := (facts.keys() - FACTS) | (own.keys() - OWN_FACTS - {PART}):
         raise NotImplementedError(f"{golden['system']}.yaml: what is {', '.join(sorted(strange))}?")
-    return facts | {fact: facts.get(fact, {}) | own.get(fact, {}) for fact in OWN_FACTS}
+    return facts | {fact: facts.get(fact, {}) | own.get(fact, {}) for fact in OWN_FACTS} | {PART: own.get(PART)}
 
 
 def value_of(golden: Golden, value: Any) -> Any:
@@ -87,7 +92,39 @@ def tubes(noise: Tensor, grid: tuple[int, ...], ratio: float) -> Mask:
     return Mask(*((part.sort().values[:, None] + step).flatten(1) for part in parts))
 
 
-MASKS: dict[str, Callable[..., Mask]] = {"smallest_visible": smallest_visible, "tubes": tubes}
+def largest_masked(noise: Tensor, grid: tuple[int, ...], ratio: float) -> Mask:
+    """The places with the largest noise are hidden (MaskFeat, on the grid that masks are drawn on)."""
+    assert tuple(noise.shape[1:]) == tuple(grid), f"masks of {tuple(noise.shape[1:])}, ours are drawn on {grid}"
+    order = noise.flatten(1).argsort(dim=1, descending=True)
+    parts = order.tensor_split([int(ratio * order.shape[1])], dim=1)
+    return Mask(parts[1].sort().values, parts[0].sort().values)
+
+
+MASKS: dict[str, Callable[..., Mask]] = {
+    "smallest_visible": smallest_visible,
+    "tubes": tubes,
+    "largest_masked": largest_masked,
+}
+
+
+class Histograms(nn.Module):
+    """The target of MaskFeat alone, at all places of an image."""
+
+    def __init__(self, patch: int, **options: Any):
+        super().__init__()
+        self.target = HOG(Patchify(patch, patch, channels=3), "image", **options)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        """[B, 3, H, W] → [B, 3, bins, H / cell, W / cell]."""
+        grid = self.target.patchify.grid(batch["image"].shape)
+        places = torch.arange(torch.Size(grid).numel()).expand(len(batch["image"]), -1)
+        found = self.target(batch, grid, places)
+        cells = self.target.patchify.size[0] // self.target.cell
+        colours = found.view(-1, *grid, 3, self.target.bins, cells, cells)
+        return colours.permute(0, 3, 4, 1, 5, 2, 6).flatten(5).flatten(3, 4)
+
+
+PARTS: dict[str, Callable[..., nn.Module]] = {"histograms": Histograms}
 
 
 @dataclass
@@ -147,9 +184,18 @@ def embedded(run: Pass) -> Tensor:
 
 
 @quantity
+def part(run: Pass) -> Tensor:
+    """What a part alone makes of the input."""
+    return run.objective(run.batch)
+
+
+@quantity
 def predictions(run: Pass) -> Tensor:
     """At all places of the grid, in its order."""
     assert run.mask is not None
+    if isinstance(run.objective.decoder, LinearDecoder):
+        seen = run.tokens()
+        return run.objective.decoder(seen, coordinates(seen.grid).expand(len(run.x), -1, -1))
     assert isinstance(run.objective.decoder, TransformerDecoder)
     seen = run.tokens()
     found = run.objective.decoder(seen, unravel(run.mask.masked, seen.grid), visible_too=True)
@@ -158,17 +204,26 @@ def predictions(run: Pass) -> Tensor:
 
 
 @quantity
-def masked_predictions(run: Pass) -> Tensor:
-    """At the masked places alone."""
-    return run.objective.predict(run.batch, run.mask)[0]
+def masked_predictions(run: Pass, samples: str = "apart") -> Tensor:
+    """At the masked places alone; those of all samples "together"."""
+    found = run.objective.predict(run.batch, run.mask)[0]
+    return found.flatten(0, 1) if samples == "together" else found
 
 
 @quantity
-def mask(run: Pass) -> Tensor:
-    """1 where the signal is masked."""
+def masked_targets(run: Pass) -> Tensor:
+    """What is to be predicted at the masked places of all samples together."""
+    _, grid, indices = run.objective.predict(run.batch, run.mask)
+    return run.objective.target(run.batch, grid, indices).flatten(0, 1)
+
+
+@quantity
+def mask(run: Pass, shape: str = "flat") -> Tensor:
+    """1 where the signal is masked; as a "grid"."""
     assert run.mask is not None
     total = torch.Size(run.grid).numel()
-    return torch.zeros(len(run.mask.masked), total).scatter(1, run.mask.masked, 1.0)
+    found = torch.zeros(len(run.mask.masked), total).scatter(1, run.mask.masked, 1.0)
+    return found.unflatten(1, run.grid) if shape == "grid" else found
 
 
 @quantity
@@ -181,7 +236,7 @@ def target_patches(run: Pass) -> Tensor:
 @quantity
 def positions(run: Pass, part: str, kind: str = "") -> Tensor:
     """Of `part` (encoder, decoder) at all places; "class" puts the class token's row of zeros in front."""
-    table = getattr(run.objective, part).positions(coordinates(run.grid)[None], run.grid)
+    table = run.objective.get_submodule(part).positions(coordinates(run.grid)[None], run.grid)
     return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1) if kind == "class" else table
 
 
@@ -235,6 +290,48 @@ def logits_of_pairs(run: Pass) -> Tensor:
     return run.objective.logit_scale.exp() * image @ text.T
 
 
+@quantity
+def projection(run: Pass, view: str) -> Tensor:
+    """Of a view, before it is normalised."""
+    return run.objective.features(run.batch)[0][int(view)]
+
+
+@quantity
+def query(run: Pass, view: str) -> Tensor:
+    """Of a view, before it is normalised."""
+    return run.objective.features(run.batch)[1][int(view)]
+
+
+@quantity
+def answer(run: Pass, view: str) -> Tensor:
+    """The key of a view, before it is normalised."""
+    return run.objective.features(run.batch)[2][int(view)]
+
+
+@quantity
+def scaled_similarities(run: Pass) -> Tensor:
+    """Of the first queries with their keys and with the queue's, divided by the temperature."""
+    _, queries, keys = run.objective.features(run.batch)
+    ours, theirs = functional.normalize(queries[0], dim=1), functional.normalize(keys[-1], dim=1)
+    return similarities(ours, theirs, run.objective.queue.keys) * run.objective.loss.keywords["scale"]
+
+
+@quantity
+def queue(run: Pass) -> Tensor:
+    """After the step, key by key."""
+    run.objective(run.batch)
+    run.objective.after_step(0.0)
+    return run.objective.queue.keys.T
+
+
+@quantity
+def next_place(run: Pass) -> Tensor:
+    """In the queue, after the step."""
+    run.objective(run.batch)
+    run.objective.after_step(0.0)
+    return run.objective.queue.count % run.objective.queue.size
+
+
 class _Probe(nn.Module):
     """Computes quantities of an objective in one call, so that its parameters can be exchanged for that call."""
 
@@ -243,6 +340,8 @@ class _Probe(nn.Module):
         self.objective = objective
 
     def forward(self, wanted: dict[str, str], **run: Any) -> dict[str, Tensor]:
+        if isinstance(self.objective, Objective):  # a part alone takes no steps
+            self.objective.before_step(0.0)
         passed = Pass(self.objective, **run)
         found = {}
         for output, said in wanted.items():
@@ -259,12 +358,17 @@ def build(golden: Golden, state: dict[str, Tensor]) -> tuple[Objective, dict[str
     Raises:
         AssertionError: a parameter of ours has no counterpart, or one of the reference's none here.
     """
-    hints = {key: value_of(golden, value) for key, value in facts_of(golden)["hints"].items()}
+    facts = facts_of(golden)
+    if facts[PART] is not None:
+        assert not state, f"a part without parameters has {', '.join(state)}"
+        arguments = dict(facts[PART])
+        return cast(Any, PARTS[arguments.pop("name")](**arguments)), {}
+    hints = {key: value_of(golden, value) for key, value in facts["hints"].items()}
     hints = {key: value for key, value in hints.items() if not (value is None and key.endswith("num_heads"))}
     converted = weights.convert(golden["system"], state, **hints)
     assert not converted.unused, f"left over: {converted.unused}"
     function = recipes.find(converted.recipe)
-    flags = {key: value for key, value in hints.items() if not key.endswith("num_heads")}
+    flags = {key: value for key, value in hints.items() if key not in weights.HINTS}
     objective = cast(Any, assemble(function, expand(function, None, {**converted.flags, **flags})).objective)
     own = dict(objective.named_parameters()) | dict(objective.named_buffers())
     strange = {name for name in converted.state if name not in own or own[name].shape != converted.state[name].shape}
@@ -289,7 +393,13 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     objective, ours = build(golden, state)
     objective.train(golden["mode"] != "eval")
     inputs = inputs_of(golden, inputs_salt)
-    batch = {key: inputs[facts.get("inputs", {}).get(key, key)] for key in objective.towers}
+    if facts[PART] is not None:
+        batch = dict(inputs)
+    elif "views" in facts:
+        (key,) = objective.towers
+        batch = {key: torch.stack([inputs[view] for view in facts["views"]], dim=1)}
+    else:
+        batch = {key: inputs[facts.get("inputs", {}).get(key, key)] for key in objective.towers}
 
     mask = None
     if isinstance(objective, MaskedAutoencoder):
@@ -305,13 +415,17 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     wanted |= {output: f"after {_ours(output, state, ours)}" for output in expected if output.endswith(AFTER)}
     run = {"batch": batch, "mask": mask, "labels": labels}
     found = {}
-    for output, said in wanted.items():  # one pass each, from the same statistics
-        whole = {f"objective.{part}": t.clone() if part.endswith(STATISTICS) else t for part, t in ours.items()}
+    learned = {part for part, own in objective.named_parameters() if own.requires_grad}
+    for output, said in wanted.items():  # one pass each, from the same statistics, momentum encoders, queues
+        whole = {f"objective.{part}": t if part in learned else t.clone() for part, t in ours.items()}
         found |= functional_call(_Probe(objective), whole, ({output: said},), run)
 
-    scalar = _scalar(golden["gradient"].get("loss", "loss"), found)
-    gradients = {golden["gradient"]["name"]: golden["gradient"]} | golden.get("more_gradients", {})
-    slopes = torch.autograd.grad(scalar, [state[parameter] for parameter in gradients])
+    gradients = golden.get("more_gradients", {})
+    slopes: tuple[Tensor, ...] = ()
+    if golden["gradient"] is not None:
+        scalar = _scalar(golden["gradient"].get("loss", "loss"), found)
+        gradients = {golden["gradient"]["name"]: golden["gradient"]} | gradients
+        slopes = torch.autograd.grad(scalar, [state[parameter] for parameter in gradients])
     rows = [
         Compared(output, wanted[output], deviation(found[output], theirs, rounding))
         for output, (theirs, rounding) in expected.items()

@@ -63,7 +63,7 @@ def rows() -> list[Row]:
 def ours(row: Row) -> tuple[float, float]:
     """Millions of parameters and 10⁹ multiply–adds of our network, counted as the reference's were.
 
-    Masked patches are never projected here; the references project all of them, so that is added.
+    Masked patches that are dropped are never projected here; the references project all of them, so that is added.
     """
     function = recipes.find(row.build["recipe"])
     with torch.device("meta"):
@@ -73,7 +73,7 @@ def ours(row: Row) -> tuple[float, float]:
     if row.build.get("tables"):
         tensors += [buffer for name, buffer in objective.named_buffers() if name.endswith(".table")]
     count = gmacs(recipe)
-    if hasattr(objective, "masked"):
+    if hasattr(objective, "masked") and objective.encoder.masked == "drop":
         hidden = objective.masked(sample(recipe)).masked.shape[1]
         count += hidden * objective.encoder.patchify.width * objective.encoder.width / 1e9
     return sum(tensor.numel() for tensor in tensors) / 1e6, count

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 HERE = Path(__file__).parent
 
@@ -59,6 +60,7 @@ def fill(name: str, shape: list[int]) -> Tensor:
 
 #: How a file says that a tensor is filled in another way than by `fill`.
 SPECIAL = {
+    "fill(name, shape) then every column L2-normalised": lambda name, shape: normalize(fill(name, shape), dim=0),
     "0": lambda name, shape: torch.zeros(shape),
     "1+fill": lambda name, shape: 1 + fill(name, shape),
 }

@@ -7,8 +7,10 @@ from reference import fill, names, read, state_of
 
 FROZEN = [0.194383904337883, -0.013153614476323128]
 #: What depends on the input alone, and what on nothing.
-OF_THE_INPUT = {"mask", "target_patches"}
-CONSTANT = {"positions"}
+OF_THE_INPUT = {"mask", "masked_targets", "target_patches"}
+CONSTANT = {"positions", "next_place"}
+#: Their three pairs are hardly told apart: the loss is about log 3 whatever goes in, and need only leave what is allowed.
+FAINT_LOSS = {"clip-vit", "clip-resnet"}
 
 
 @pytest.mark.parametrize("name", names())
@@ -21,8 +23,10 @@ def test_numbers_are_the_references(name: str) -> None:
     "name",
     [
         *("mae-pretrain-norm", "mae_st-finetune", "videomae-pretrain-raw", "vit-tiny_token_c64"),
+        *("maskfeat-vit-image", "maskfeat-mvitv2-video"),
         *("mvitv2-video_s16x4_d16_t8_c64", "pytorchvideo-mvit_b_16x4_d16_t8_c64"),
         *("resnext-b2222_8x4d_c64", "slow-8x8_r50_w16_c64", "clip-vit", "clip-resnet"),
+        *("moco-v1", "mocov3-vit", "simsiam-resnet-basic"),
     ],
 )
 def test_wrong_numbers_are_noticed(name: str) -> None:
@@ -33,7 +37,8 @@ def test_wrong_numbers_are_noticed(name: str) -> None:
     ):
         for row in compare(name, **salts):
             if not {row.quantity, row.quantity.split()[0]} & same:
-                assert row.deviation.found > 10 * row.deviation.allowed, row
+                margin = 1 if row.quantity == "loss" and name in FAINT_LOSS else 10
+                assert row.deviation.found > margin * row.deviation.allowed, row
 
 
 def test_an_output_nobody_knows_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

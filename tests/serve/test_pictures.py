@@ -31,7 +31,7 @@ def test_pixels_undo_the_normalisation():
 
 def test_filmstrip_places_frames_in_columns_and_kinds_in_rows():
     frames = torch.arange(16.0).view(1, 16, 1, 1).expand(3, 16, 32, 32) / 16
-    strip = filmstrip(frames, frames * 0, frames * 0 + 1, (0.0,) * 3, (1.0,) * 3, frames=4)
+    strip = filmstrip((frames, frames * 0, frames * 0 + 1), (0.0,) * 3, (1.0,) * 3, frames=4)
     side = 96  # 32 × 3
     gap = (strip.shape[1] - 4 * side) // 3
     assert gap > 0
@@ -41,7 +41,7 @@ def test_filmstrip_places_frames_in_columns_and_kinds_in_rows():
     assert strip[side + gap + 5, 5].tolist() == [0, 0, 0, 255]
     assert strip[2 * (side + gap) + 5, 5].tolist() == [255, 255, 255, 255]
     assert strip[5, side, 3] == 0  # the gap is transparent
-    still = filmstrip(*[torch.zeros(3, 400, 300)] * 3, MEAN, STD)
+    still = filmstrip([torch.zeros(3, 400, 300)] * 3, MEAN, STD)
     assert still.shape[:2] == (3 * 160 + 2 * 2, 120)
 
 

@@ -56,7 +56,7 @@ def test_pretraining(pretrained):
     page = path.read_text()
     self_contained(page)
     assert "Reconstructions" in page
-    assert page.count("input, masked and predicted frames of") >= 3
+    assert page.count("input and masked and predicted frames of") >= 3
     assert "&lt;img src=x onerror=alert(1)&gt;.mp4 from 0.2 s" in page
     assert "Nearest neighbours" in page
     assert "Of 5 samples" in page
@@ -71,6 +71,16 @@ def test_pretraining(pretrained):
     assert page.count("<svg") == 5
     for name in ("weight_decay", "warmup", "parameters (video encoder)", "clip_gradient", "precision"):
         assert f">{name}</th>" in page
+
+
+def test_what_is_predicted_but_no_picture_is_drawn_beside_what_was_wanted(tmp_path, pretrained):
+    run = make_run(tmp_path / "run", "maskfeat", IMAGE, files={"train": 2, "validation": 0}, total_steps=1, **ASKED)
+    write_manifest(run, [Row(str(write_image(tmp_path / f"{i}.png", i))) for i in range(2)])
+    page = report(run).read_text()
+    self_contained(page)
+    assert page.count("<span>wanted</span>") == 2
+    assert "star of lines" in page
+    assert "star of lines" not in report(pretrained).read_text()
 
 
 def test_elsewhere_and_into_a_folder(pretrained, tmp_path):

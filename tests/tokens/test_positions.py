@@ -110,3 +110,12 @@ def test_an_images_positions_are_repeated_along_time(kind) -> None:
     assert torch.allclose(larger.table, resize(image.table.detach(), (3, 3), (6, 6)).repeat(2, 1))
     with pytest.raises(RuntimeError, match="size mismatch"):
         image.load_state_dict(clip.state_dict())
+
+
+def test_the_first_axis_may_come_first() -> None:
+    """As in MoCo v3, whose tables begin with the row."""
+    coords = coordinates((3, 5))
+    usual, swapped = sincos(coords, 16), sincos(coords, 16, first_axis_first=True)
+    assert torch.equal(swapped, torch.cat([usual[:, 8:], usual[:, :8]], dim=1))
+    table = Positions((3, 5), 16, first_axis_first=True)(coords[None], (3, 5))
+    assert torch.equal(table[0], swapped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unveil.data import Manifest, Row
-from unveil.training.loop import inverse_frequency
+from unveil.training.weighting import inverse_frequency
 
 
 def test_rare_classes_weigh_more():

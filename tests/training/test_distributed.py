@@ -1,5 +1,6 @@
 """Several processes learn what one learns; one that dies takes the run with it; checkpoints fit any number of them."""
 
+import inspect
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from media import numbered_frames, write_video
 from safetensors.torch import load_file
 
 import unveil
+from unveil import recipes
 from unveil.errors import UserError
 from unveil.training import checkpoint, fit, loop, processes
 
@@ -30,6 +32,9 @@ CASES = {
     "vit": ("train", "vit", HARD),
     "mae_st:finetune": ("train", "mae_st", {**HARD, "dropout": 0.5}),
     "mae:finetune": ("train", "mae", HARD),
+    # Told from one another, samples have to be in one micro-batch, or the processes' together.
+    "mocov3": ("pretrain", "mocov3", {"norm": "group", "loader.batch": 12}),
+    "moco": ("pretrain", "moco", {"norm": "group", "queue": 32, "groups": 1}),
     "videomae:finetune": ("train", "videomae", {"class_weights": True, "drop_path": 0.5, "ema": 0.5}),
 }
 
@@ -60,7 +65,8 @@ def plan_of(name, clips, pictures, out, monkeypatch, **more):
     """What `unveil pretrain …` would carry out; the run folder is written."""
     verb, recipe, flags = CASES[name]
     still = recipe == "mae"
-    tiny = {k: v for k, v in TINY.items() if not still or k not in ("frames", "stride")}
+    own = inspect.signature(recipes.find(recipe)).parameters  # a fine-tuning has these, too
+    tiny = {k: v for k, v in TINY.items() if k in own}
     plans = []
     monkeypatch.setattr("unveil.training.fit", plans.append)
     getattr(unveil, verb)(

@@ -37,7 +37,7 @@ def test_weight_decay_spares_vectors_tokens_and_positions(objective):
 
 def test_rates_are_set_by_group(objective):
     optimizer = make(objective, Optimizer(layer_decay=0.5), torch.device("cpu"))
-    set_rate(optimizer, 2.0)
+    set_rate(optimizer, 2.0, 4.0)
     assert {group["lr"] for group in optimizer.param_groups} == {2.0, 1.0, 0.5, 0.25}
 
 
@@ -47,7 +47,7 @@ def test_sgd_is_nesterovs(objective):
     parameter = objective.head.linear.weight
     p, v = parameter.detach().clone().double(), 0.0
     for rate in (0.5, 0.25):
-        set_rate(optimizer, rate)
+        set_rate(optimizer, rate, rate)
         for each in objective.parameters():
             each.grad = torch.full_like(each, 2.0)
         optimizer.step()
@@ -64,3 +64,13 @@ def test_without_momentum_there_is_no_nesterov(objective):
 def test_an_unknown_kind_is_named(objective):
     with pytest.raises(UserError, match=r"--optimizer.kind lion: use adamw or sgd"):
         make(objective, Optimizer(kind="lion"), torch.device("cpu"))
+
+
+def test_a_constant_rate_is_the_peak_rate(objective):
+    """Marked on the module: warm-up and decay pass its parameters by."""
+    objective.head.constant_rate = True
+    optimizer = make(objective, Optimizer(), torch.device("cpu"))
+    set_rate(optimizer, 0.5, 4.0)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in objective.head.parameters()} == {4.0}
+    assert {rates[id(p)] for p in objective.encoder.parameters()} == {0.5}

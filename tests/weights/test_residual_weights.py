@@ -1,5 +1,7 @@
 """Published residual networks under our names: torchvision's compute the same here; what kind a file is, is read off it."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torchvision.models import video
 from golden.reference import read, state_of  # pyright: ignore[reportMissingImports]
 from unveil import weights
 from unveil.errors import UserError
+from unveil.flags import build
 from unveil.verbs import import_
 
 
@@ -77,6 +80,51 @@ def test_kind_and_size_are_read_off_names_and_shapes(name: str, recipe: str, fla
     assert converted.recipe == recipe
     assert converted.flags.items() >= flags.items()
     assert not converted.unused
+
+
+def pycls_resnet() -> dict[str, torch.Tensor]:
+    """A small network of ours with pycls' names."""
+    ours = build("resnet", size="1,1,1,1", width=8, num_classes=5).objective.state_dict()
+    names = {
+        r"encoder\.stem\.0\.norm\.": "stem.bn.",
+        r"encoder\.stem\.0\.": "stem.",
+        r"encoder\.blocks\.(\d)\.shortcut\.conv\.": r"s<\1>.b1.proj.",
+        r"encoder\.blocks\.(\d)\.shortcut\.norm\.": r"s<\1>.b1.bn.",
+        r"encoder\.blocks\.(\d)\.branch\.(.)\.conv\.": r"s<\1>.b1.f.\2.",
+        r"encoder\.blocks\.(\d)\.branch\.(.)\.norm\.": r"s<\1>.b1.f.\2_bn.",
+        r"head\.linear\.": "head.fc.",
+    }
+    renamed = {}
+    for name, tensor in ours.items():
+        for pattern, theirs in names.items():
+            name = re.sub(pattern, theirs, name)
+        renamed[re.sub(r"<(\d)>", lambda match: str(int(match[1]) + 1), name)] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize(
+    ("system", "state", "stem"),
+    [
+        ("regnet", lambda: state_of(read("regnet-y_tiny_c64")), "encoder.stem.conv.weight"),
+        ("resnet", pycls_resnet, "encoder.stem.0.conv.weight"),
+    ],
+)
+def test_pycls_networks_are_shown_the_colours_they_learned(
+    system: str, state: Callable[[], dict[str, torch.Tensor]], stem: str
+) -> None:
+    given = state()
+    as_saved = weights.convert(system, dict(given), bgr=False)
+    turned = weights.convert(system, dict(given))
+    assert not turned.unused
+    assert torch.equal(turned.state[stem], as_saved.state[stem].flip(1))
+    assert not torch.equal(turned.state[stem], as_saved.state[stem])
+    assert any("blue, green, red" in note for note in turned.notes)
+    assert not as_saved.notes
+
+
+def test_a_hint_of_no_use_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--num-heads: the tensors of mvitv2 tell all"):
+        weights.convert("mvitv2", state_of(read("mvitv2-image_t_d10_c64")), num_heads=3)
 
 
 def test_pytorchvideos_files_are_those_of_a_system_too() -> None:

@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(UserError, match="no parameter's name begins with"):
         weights.load("vit", {k: v for k, v in foreign_vit().items() if "blocks" not in k})
     with pytest.raises(
-        UserError, match=r"patches are of images, this system's of clips.*They look like those of mae or vit"
+        UserError, match=r"patches are of images, this system's of clips.*They look like those of mae or mocov3 or vit"
     ):
         weights.load("mae_st", state)
     with pytest.raises(UserError, match="leave the flag out"):

@@ -1,6 +1,7 @@
 """Files on disk → manifest → samples → batches."""
 
 from unveil.data.clips import Clip, Dense, Uniform, notation
+from unveil.data.colour import ColorJitter, GaussianBlur, Grayscale, Solarize
 from unveil.data.dataset import Dataset, Sample, sample_seed
 from unveil.data.images import read_image
 from unveil.data.loader import Batch, TrainingOrder, evaluation_batches, training_batches
@@ -25,8 +26,11 @@ __all__ = [
     "Batch",
     "CenterCrop",
     "Clip",
+    "ColorJitter",
     "Dataset",
     "Dense",
+    "GaussianBlur",
+    "Grayscale",
     "HorizontalFlip",
     "Image",
     "Manifest",
@@ -39,6 +43,7 @@ __all__ = [
     "Row",
     "Sample",
     "Signal",
+    "Solarize",
     "TrainingOrder",
     "Uniform",
     "Video",

@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from unveil.errors import DecodeError, UserError
 
@@ -112,7 +112,7 @@ def status(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def opened(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader | io.BytesIO]:
     """A file, or a member of an archive, for reading.
 
     Raises:

@@ -47,7 +47,8 @@ class Dataset(torch.utils.data.Dataset):
     """Samples of a manifest's rows.
 
     Training: `dataset[epoch, index]` is a list of `data.repeats` samples; the file is decoded once, then cropped anew for
-    each. Evaluation: `dataset[index]` is a list of one sample whose signal is [V,…], V = clips × crops views, clip by clip.
+    each. With `data.views` each of them is a stack [V,…] of views with transforms of their own. Evaluation: `dataset[index]`
+    is a list of one sample whose signal is [V,…], V = clips × crops views, clip by clip.
 
     A sample has `index`, `seed` (see `sample_seed`), the signal (float32, normalised) under its key, and, with `classes`,
     `label`: the class's index (int64; -1 where the row has none) or a multi-hot vector (float32 [classes]). Where `data.text`
@@ -133,7 +134,9 @@ class Dataset(torch.utils.data.Dataset):
         return samples
 
     def _training_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[Tensor]:
-        """A view of one clip (or picture) for each seed, as the network takes it."""
+        """A view of one clip (or picture) for each seed, as the network takes it; of a recipe with several views their stack."""
+        if self.data.views:
+            return self._several_views(row, generator, seeds)
         transforms = list(self.data.transform)
         first = CropFirst.of(transforms[0]) if transforms and len(seeds) == 1 else None
         rest = transforms[1:] if first else transforms
@@ -152,6 +155,26 @@ class Dataset(torch.utils.data.Dataset):
                 view = to_input(view, self.data.mean, self.data.std)
                 views.append(self._erase(view) if self._erase is not None else view)
         return views
+
+    def _several_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[Tensor]:
+        """[V,…] for each seed: view 1 draws as the only one would, each further one from a seed of its own."""
+        kinds = [self.data.transform, *self.data.views]
+        moments = self.data.signal.moments(row, len(kinds), generator)
+        stacks = []
+        for seed in seeds:
+            views = []
+            for number, (x, transforms) in enumerate(zip(moments, kinds, strict=True)):
+                with seeded(hash63("transform", seed, *([number] if number else []))):
+                    for transform in transforms:
+                        x = transform(x)
+                    x = to_input(x, self.data.mean, self.data.std)
+                    views.append(self._erase(x) if self._erase is not None else x)
+            if len({tuple(view.shape) for view in views}) > 1:
+                raise UserError(
+                    f"views of different shapes, {[tuple(view.shape) for view in views]}: end all of them with one crop."
+                )
+            stacks.append(torch.stack(views))
+        return stacks
 
     def _evaluate(self, index: int) -> Sample:
         row = self.manifest.row(index)

@@ -48,6 +48,14 @@ class Signal(Protocol):
         """
         ...
 
+    def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        """`count` random training samples of one row, each of a moment of its own where the signal has several.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        ...
+
     def views(self, row: Row, clips: int = 1) -> list[Tensor]:
         """The `clips` deterministic test samples of a row.
 
@@ -98,6 +106,13 @@ class Video:
             start, end = _span(row, video)
             return _channels_first(video.read(self.clip.times(start, end, video.fps, generator), crop))
 
+    def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        with VideoReader(row.path) as video:
+            start, end = _span(row, video)
+            clips = [self.clip.times(start, end, video.fps, generator) for _ in range(count)]
+            frames = _channels_first(video.read([time for clip in clips for time in clip]))  # decodes once for all
+        return list(frames.split([len(clip) for clip in clips]))
+
     def views(self, row: Row, clips: int = 1) -> list[Tensor]:
         with VideoReader(row.path) as video:
             start, end = _span(row, video)
@@ -139,6 +154,9 @@ class Image:
             return image
         top, left, height, width = crop(*image.shape[-2:])
         return image[:, top : top + height, left : left + width]
+
+    def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        return [read_image(row.path)] * count  # a still has one moment
 
     def views(self, row: Row, clips: int = 1) -> list[Tensor]:
         return [read_image(row.path)]  # a still has one moment, however many clips are asked for

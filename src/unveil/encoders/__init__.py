@@ -1,5 +1,6 @@
 """Signals → features."""
 
+from unveil.encoders.conv_stem import ConvStem
 from unveil.encoders.encoder import Encoder
 from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
 from unveil.encoders.resnet import DEPTHS, Inflation, ResNet, pyramid, stage
@@ -14,6 +15,7 @@ __all__ = [
     "MVITV2",
     "S3D",
     "SIZES",
+    "ConvStem",
     "Dimensions",
     "Encoder",
     "Inception",

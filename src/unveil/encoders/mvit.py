@@ -113,6 +113,8 @@ class MViT(Encoder):
         strides: over space, from each stage to the next.
         class_token: put a learned token in front.
         pool: how tokens become one vector: "mean" over them, or the "class" token.
+        norm: the last LayerNorm acts on "tokens", or on what is "pooled" (MaskFeat's fine-tuning; it is a norm of its own,
+            not the one learned in pre-training).
         masked: "replace" puts a learned token in the place of what is masked, on the stem's grid; None takes no masks.
         mask_stride: places of the stem's grid, along height and width, that are masked together; as many as make a place of
             the output unless given.
@@ -135,6 +137,7 @@ class MViT(Encoder):
         strides: Sequence[int] | None = None,
         class_token: bool = True,
         pool: Literal["mean", "class"] = "class",
+        norm: Literal["tokens", "pooled"] = "tokens",
         masked: Literal["replace"] | None = None,
         mask_stride: int | None = None,
         drop_path: float = 0.0,
@@ -147,6 +150,7 @@ class MViT(Encoder):
         axes = len(shape)
         self.depth = sum(depths)
         self.pooling = pool
+        self.masked = masked
         strides = (2,) * (len(depths) - 1) if strides is None else tuple(strides)
         self.mask_stride = math.prod(strides) if mask_stride is None else mask_stride
         self.stem = Stem(axes, channels, width)
@@ -183,7 +187,8 @@ class MViT(Encoder):
         self.steps = [block.q_stride for block in blocks]
         self.ends = [sum(depths[: stage + 1]) for stage in range(len(depths))]
         self.width = width
-        self.norm = LayerNorm(width)
+        self.norm = LayerNorm(width) if norm == "tokens" else None
+        self.fc_norm = LayerNorm(width) if norm == "pooled" else None
         for part in self.modules():
             if isinstance(part, nn.Linear):
                 nn.init.trunc_normal_(part.weight, std=0.02)
@@ -193,7 +198,7 @@ class MViT(Encoder):
                 nn.init.trunc_normal_(token, std=0.02)
 
     def extra_repr(self) -> str:
-        return f"pool={self.pooling!r}, masked={None if self.mask_token is None else 'replace'!r}"
+        return f"pool={self.pooling!r}, masked={self.masked!r}"
 
     @staticmethod
     def grid(shape: Sequence[int]) -> tuple[int, ...]:
@@ -248,17 +253,22 @@ class MViT(Encoder):
                 tokens = tokens._replace(grid=grid, coords=coords)
             if number in self.ends and number < stop:
                 stages.append((tokens.split(sequence),))
-        return tokens.split(sequence if layer is not None else self.norm(sequence))._replace(stages=stages)
+        if layer is None and self.norm is not None:
+            sequence = self.norm(sequence)
+        return tokens.split(sequence)._replace(stages=stages)
 
     def pool(self, tokens: Tokens) -> Tensor:
         """Tokens → one vector for each sample [B, D]."""
         if self.pooling == "class" and tokens.prefix is not None:
-            return tokens.prefix[:, 0]
-        return tokens.mean()
+            pooled = tokens.prefix[:, 0]
+        else:
+            pooled = tokens.mean()
+        # An early stage is narrower, and no norm has been learned for it.
+        return pooled if self.fc_norm is None or pooled.shape[-1] != self.width else self.fc_norm(pooled)
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter, by its name here: 0 embedding, 1 … depth blocks, depth + 1 after them."""
         part, *rest = name.split(".")
         if part == "blocks":
             return int(rest[0]) + 1
-        return self.depth + 1 if part == "norm" else 0
+        return self.depth + 1 if part in ("norm", "fc_norm") else 0

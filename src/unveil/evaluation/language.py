@@ -223,7 +223,7 @@ def retrieval(
         device: where the objective is.
     """
     found = embed_signals(objective, batches, key, device)
-    rows = found.indices.tolist()
+    rows: list[int] = found.indices.tolist()
     texts = [(place, text) for place, row in enumerate(rows) for text in captions[row]]
     owner = torch.tensor([place for place, _ in texts])
     x = embed_texts(objective, encode, [text for _, text in texts], device)

@@ -97,8 +97,8 @@ def network_of(run: Run, part: Part) -> Network:
     output = "logits" if classifies else "features"
     with torch.inference_mode():
         width = module(torch.zeros(1, *shape)).shape[1]
-    described = data.described()
-    described.pop("training")
+    training = {"training", *(name for name in data.described() if name.startswith("view "))}
+    described = {name: value for name, value in data.described().items() if name not in training}
     description = {
         "made_with": f"unveil {run.info['versions']['unveil']}",
         "recipe": run.info["recipe"],

@@ -3,14 +3,17 @@
 from unveil.layers.attention import Attention, attend
 from unveil.layers.attention_pool import AttentionPool
 from unveil.layers.block import Block, LayerNorm, run_blocks
-from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool
+from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool, rectify
 from unveil.layers.dropout import Dropout, DropPath, seed_dropout
 from unveil.layers.folding import channels_last, folded
-from unveil.layers.initialise import he, xavier
+from unveil.layers.grouped import in_groups
+from unveil.layers.initialise import he, xavier, xavier_qkv
 from unveil.layers.mlp import Mlp, QuickGELU
+from unveil.layers.momentum import Momentum, cosine_to_one
 from unveil.layers.non_local import NonLocal, Similarity
 from unveil.layers.norms import Norm, NormKind, norm_of
 from unveil.layers.pooling import PoolingAttention, PoolingBlock
+from unveil.layers.queue import Queue
 from unveil.layers.recompute import recomputed, statistics_kept
 from unveil.layers.relative import RelativePositions
 from unveil.layers.residual import Residual, antialiased, basic, bottleneck
@@ -25,11 +28,13 @@ __all__ = [
     "Dropout",
     "LayerNorm",
     "Mlp",
+    "Momentum",
     "NonLocal",
     "Norm",
     "NormKind",
     "PoolingAttention",
     "PoolingBlock",
+    "Queue",
     "QuickGELU",
     "RelativePositions",
     "Residual",
@@ -42,14 +47,18 @@ __all__ = [
     "bottleneck",
     "channels_last",
     "convolution",
+    "cosine_to_one",
     "factorised",
     "folded",
     "he",
+    "in_groups",
     "max_pool",
     "norm_of",
     "recomputed",
+    "rectify",
     "run_blocks",
     "seed_dropout",
     "statistics_kept",
     "xavier",
+    "xavier_qkv",
 ]

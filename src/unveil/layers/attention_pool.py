@@ -43,5 +43,5 @@ class AttentionPool(nn.Module):
         width = placed.shape[-1]
         q = functional.linear(mean, self.qkv.weight[:width], self.qkv.bias[:width])
         kv = functional.linear(torch.cat([mean, placed], 1), self.qkv.weight[width:], self.qkv.bias[width:])
-        heads = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, *kv.chunk(2, dim=-1)))
-        return attend(*heads)[:, 0]
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, *kv.chunk(2, dim=-1)))
+        return attend(q, k, v)[:, 0]

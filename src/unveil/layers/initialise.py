@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import nn
 
 
@@ -21,3 +23,12 @@ def he(module: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def xavier_qkv(module: nn.Module) -> None:
+    """Queries', keys' and values' weights, which are one matrix, as three (MoCo v3: else they begin too small)."""
+    for name, part in module.named_modules():
+        if name.endswith("qkv") and isinstance(part, nn.Linear):
+            out, inside = part.weight.shape
+            bound = math.sqrt(6 / (out // 3 + inside))
+            nn.init.uniform_(part.weight, -bound, bound)

@@ -41,9 +41,9 @@ class FrozenBatchNorm3d(_Frozen, nn.BatchNorm3d):
         self._freeze()
 
 
-def group_norm(width: int, groups: int = GROUPS, eps: float = 1e-5) -> nn.GroupNorm:
+def group_norm(width: int, groups: int = GROUPS, eps: float = 1e-5, affine: bool = True) -> nn.GroupNorm:
     """Group normalisation (Wu, He 2018); of a width that the groups do not divide, as many as do."""
-    return nn.GroupNorm(math.gcd(width, groups), width, eps)
+    return nn.GroupNorm(math.gcd(width, groups), width, eps, affine)
 
 
 def silence(norm: nn.Module) -> nn.Module:
@@ -59,14 +59,14 @@ def norm_of(kind: NormKind, axes: int, eps: float = 1e-5, momentum: float = 0.1)
 
     Args:
         kind: see `NormKind`.
-        axes: of the maps: 2 for images, 3 for clips.
+        axes: of the maps: 2 for images, 3 for clips; 1 for vectors, all of whose channels are one group.
         eps: added to the variance.
         momentum: share of a batch in the running statistics.
     """
     if kind == "group":
-        return partial(group_norm, eps=eps)
+        return partial(group_norm, groups=1 if axes == 1 else GROUPS, eps=eps)
     if kind == "sync":
         return partial(nn.SyncBatchNorm, eps=eps, momentum=momentum)
     if kind == "frozen":
         return partial({2: FrozenBatchNorm2d, 3: FrozenBatchNorm3d}[axes], eps=eps)
-    return partial({2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[axes], eps=eps, momentum=momentum)
+    return partial({1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[axes], eps=eps, momentum=momentum)

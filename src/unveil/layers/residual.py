@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from unveil.layers.convolution import ConvNorm, Convolve, convolution
+from unveil.layers.convolution import ConvNorm, Convolve, convolution, rectify
 from unveil.layers.norms import Norm, silence
 
 
@@ -32,7 +32,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, C, *S] → [B, C', *S']."""
-        return self.inserted(self.act(self.shortcut(x) + self.branch(x)))
+        return self.inserted(self.act(self.branch(x).add_(self.shortcut(x))))  # the branch's own tensor
 
 
 def shortcut(width_in: int, width: int, stride: Sequence[int], norm: Norm | None) -> nn.Module | None:
@@ -54,7 +54,7 @@ def bottleneck(
     groups: int = 1,
     convolve: Convolve = convolution,
     squeeze: nn.Module | None = None,
-    act: Callable[[], nn.Module] = nn.ReLU,
+    act: Callable[[], nn.Module] = rectify,
     squeeze_first: bool = False,
     zero_last: bool = True,
     norm_shortcut: bool = True,
@@ -79,7 +79,7 @@ def bottleneck(
     """
     first, second, third = kernels
     steps: OrderedDict[str, nn.Module] = OrderedDict()
-    steps["a"] = ConvNorm(convolution(width_in, inner, first), norm(inner), nn.ReLU())
+    steps["a"] = ConvNorm(convolution(width_in, inner, first), norm(inner), rectify())
     middle = convolve(inner, inner, second, stride, groups)
     if squeeze is not None and squeeze_first:
         steps["b"] = ConvNorm(middle, norm(inner))
@@ -92,7 +92,7 @@ def bottleneck(
     last = silence(norm(width)) if zero_last else norm(width)
     steps["c"] = ConvNorm(convolution(inner, width, third), last)
     across = shortcut(width_in, width, stride, norm if norm_shortcut else None)
-    return Residual(nn.Sequential(steps), across, nn.ReLU(), inserted)
+    return Residual(nn.Sequential(steps), across, rectify(), inserted)
 
 
 def basic(
@@ -114,10 +114,10 @@ def basic(
     """
     last = silence(norm(width)) if zero_last else norm(width)
     steps: OrderedDict[str, nn.Module] = OrderedDict(
-        a=ConvNorm(convolve(width_in, width, kernel, stride), norm(width), nn.ReLU()),
+        a=ConvNorm(convolve(width_in, width, kernel, stride), norm(width), rectify()),
         b=ConvNorm(convolve(width, width, kernel, (1,) * len(kernel)), last),
     )
-    return Residual(nn.Sequential(steps), shortcut(width_in, width, stride, norm), nn.ReLU())
+    return Residual(nn.Sequential(steps), shortcut(width_in, width, stride, norm), rectify())
 
 
 def antialiased(
@@ -129,13 +129,13 @@ def antialiased(
     Args:
         width_in, width, stride, inner, norm, zero_last: see `bottleneck`.
     """
-    steps = tuple(stride)
-    still = all(step == 1 for step in steps)
+    steps = stride[0], stride[1]
+    still = steps == (1, 1)
     last = silence(norm(width)) if zero_last else norm(width)
     branch = nn.Sequential(
         OrderedDict(
-            a=ConvNorm(convolution(width_in, inner, (1, 1)), norm(inner), nn.ReLU()),
-            b=ConvNorm(convolution(inner, inner, (3, 3)), norm(inner), nn.ReLU()),
+            a=ConvNorm(convolution(width_in, inner, (1, 1)), norm(inner), rectify()),
+            b=ConvNorm(convolution(inner, inner, (3, 3)), norm(inner), rectify()),
             pool=nn.Identity() if still else nn.AvgPool2d(steps),
             c=ConvNorm(convolution(inner, width, (1, 1)), last),
         )
@@ -144,4 +144,4 @@ def antialiased(
     if width_in != width or not still:
         projected = ConvNorm(convolution(width_in, width, (1, 1)), norm(width))
         across = nn.Sequential(OrderedDict(pool=nn.Identity() if still else nn.AvgPool2d(steps), projected=projected))
-    return Residual(branch, across, nn.ReLU())
+    return Residual(branch, across, rectify())

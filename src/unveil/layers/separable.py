@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unveil.layers.convolution import ConvNorm, convolution
+from unveil.layers.convolution import ConvNorm, convolution, rectify
 from unveil.layers.norms import Norm
 
 Extent = tuple[int, int, int]
@@ -23,7 +23,7 @@ def rectified(
     padding: Extent | None = None,
 ) -> ConvNorm:
     """Convolution, norm, ReLU; `padding` is half the kernel unless given."""
-    return ConvNorm(convolution(channels, out, kernel, stride, padding=padding), norm(out), nn.ReLU(inplace=True))
+    return ConvNorm(convolution(channels, out, kernel, stride, padding=padding), norm(out), rectify())
 
 
 def space_then_time(channels: int, out: int, norm: Norm, kernel: int = 3, stride: int = 1) -> nn.Sequential:

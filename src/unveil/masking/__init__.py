@@ -1,8 +1,10 @@
 """A grid → which of its places are visible and which are masked."""
 
+from unveil.masking.block import Block
+from unveil.masking.cube import Cube
 from unveil.masking.mask import Mask, Masker, draw
 from unveil.masking.random import Random
 from unveil.masking.text import TextMasker, draw_words
 from unveil.masking.tube import Tube
 
-__all__ = ["Mask", "Masker", "Random", "TextMasker", "Tube", "draw", "draw_words"]
+__all__ = ["Block", "Cube", "Mask", "Masker", "Random", "TextMasker", "Tube", "draw", "draw_words"]

@@ -1,8 +1,18 @@
 """A batch → {"loss": scalar, …}."""
 
+from unveil.objectives.agreement import Agreement, directions, spread
 from unveil.objectives.masked import MaskedAutoencoder, Reconstruction
 from unveil.objectives.objective import Objective
 from unveil.objectives.supervised import Supervised
 from unveil.objectives.two_tower import TwoTower
 
-__all__ = ["MaskedAutoencoder", "Objective", "Reconstruction", "Supervised", "TwoTower"]
+__all__ = [
+    "Agreement",
+    "MaskedAutoencoder",
+    "Objective",
+    "Reconstruction",
+    "Supervised",
+    "TwoTower",
+    "directions",
+    "spread",
+]

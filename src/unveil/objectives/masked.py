@@ -16,17 +16,19 @@ from unveil.tokens import refine
 
 
 class Reconstruction(NamedTuple):
-    """Three signals [B, C, *S] in normalised units, for looking at; where a target predicts only some frames, those.
+    """Signals of one shape [B, C, *S] in normalised units, for looking at; where a target predicts only some frames, those.
 
     Attributes:
         input: what was to be seen.
         masked: the same with its masked patches at zero, the mean colour.
         predicted: the same with its masked patches predicted.
+        wanted: the same with its masked patches drawn as they should have been predicted, where that is not the input itself.
     """
 
     input: Tensor
     masked: Tensor
     predicted: Tensor
+    wanted: Tensor | None = None
 
 
 class MaskedAutoencoder(Objective):
@@ -97,7 +99,11 @@ class MaskedAutoencoder(Objective):
         prediction, grid, indices = self.predict(batch, mask)
         signal = target.signal(batch, grid)
         patches = target.patchify(signal).x
+        drawn = [target.picture(prediction.float(), batch, grid, indices)]
+        if not target.exact:
+            drawn.append(target.picture(target(batch, grid, indices), batch, grid, indices))
         where = indices[..., None].expand(-1, -1, patches.shape[-1])
-        painted = target.picture(prediction.float(), batch, grid, indices).to(patches.dtype)
-        hidden, predicted = (patches.scatter(1, where, values) for values in (torch.zeros_like(painted), painted))
-        return Reconstruction(signal, target.patchify.join(hidden, grid), target.patchify.join(predicted, grid))
+        painted = [
+            patches.scatter(1, where, values.to(patches.dtype)) for values in (torch.zeros_like(drawn[0]), *drawn)
+        ]
+        return Reconstruction(signal, *(target.patchify.join(x, grid) for x in painted))

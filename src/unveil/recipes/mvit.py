@@ -13,7 +13,7 @@ PyTorchVideo's, with 16 blocks. There weight decay also acts on
 the tables of positions and the class token, here not, and biases begin at 0.02, here at zero.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from unveil.data import (
     CenterCrop,
@@ -31,7 +31,7 @@ from unveil.encoders import MVIT, MViT, scales
 from unveil.heads import LinearHead
 from unveil.losses import classification
 from unveil.objectives import Supervised
-from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
+from unveil.recipe import IMAGENET_MEAN, IMAGENET_STD, Data, Loader, Optimizer, Recipe, Schedule
 from unveil.tokens import Positions, SumPositions
 
 PRESETS = {
@@ -107,6 +107,39 @@ def mvit(
         kv_stride=kv_stride or (8 if clips else 4),
         drop_path=({"B24": 0.3}.get(size, 0.2) if clips else 0.1) if drop_path is None else drop_path,
     )
+    return classifier(
+        signal,
+        encoder,
+        num_classes=num_classes,
+        multi_label=multi_label,
+        crop=crop,
+        dropout=dropout,
+        flip=flip,
+    )
+
+
+def classifier(
+    signal: Image | Video,
+    encoder: MViT,
+    *,
+    num_classes: int,
+    multi_label: bool,
+    crop: int,
+    dropout: float | None,
+    flip: bool,
+    large: bool = False,
+) -> Recipe:
+    """A multiscale transformer, trained and tested from scratch as the released scripts of MViT and MViTv2 do.
+
+    Args:
+        signal: images or clips.
+        encoder: of these.
+        num_classes, multi_label, crop, dropout, flip: flags of `mvit`.
+        large: of clips: three crops that cover the frame, ImageNet's colours, activations recomputed (MViTv2-L).
+    """
+    clips = isinstance(signal, Video)
+    covered = clips and large
+    tested: dict[str, Any] = {"clips": 5, "crops": 3 if large else 1, "repeats": 2} if clips else {}
     return Recipe(
         objective=Supervised(
             key=signal.key,
@@ -123,11 +156,14 @@ def mvit(
                 *[HorizontalFlip()] * flip,
                 *([] if clips else [RandAugment(3, 27)]),
             ],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            # Three crops cover a frame whose short side is theirs; one is the centre of a larger.
+            evaluation=[ResizeShort(crop if covered else crop * 256 // 224), CenterCrop(crop)],
+            mean=(0.45,) * 3 if clips and not large else IMAGENET_MEAN,
+            std=(0.225,) * 3 if clips and not large else IMAGENET_STD,
             erase=0.25,
             mixup=0.8,
             cutmix=1.0,
-            **({"mean": (0.45,) * 3, "std": (0.225,) * 3, "repeats": 2, "clips": 5} if clips else {}),
+            **tested,
         ),
         # The scripts count videos, of which each gives two crops; here each crop is a sample.
         optimizer=Optimizer(lr=8e-4 if clips else 2.5e-4, weight_decay=0.05),
@@ -138,4 +174,5 @@ def mvit(
         ),
         loader=Loader(batch=8 if clips else 64),
         clip_gradient=1.0,
+        checkpointing=covered,
     )

@@ -15,38 +15,13 @@ There weight decay also acts on the tables of positions and the class token, her
 
 from typing import Literal
 
-from unveil.data import (
-    CenterCrop,
-    Dense,
-    HorizontalFlip,
-    Image,
-    RandAugment,
-    RandomResizedCrop,
-    ResizeShort,
-    Uniform,
-    Video,
-    notation,
-)
+from unveil.data import Dense, Image, Uniform, Video, notation
 from unveil.encoders import MVITV2, MViT, scales
-from unveil.heads import LinearHead
-from unveil.losses import classification
-from unveil.objectives import Supervised
-from unveil.recipe import IMAGENET_MEAN, IMAGENET_STD, Data, Loader, Optimizer, Recipe, Schedule
+from unveil.recipe import Recipe
+from unveil.recipes.mvit import PRESETS as MVIT
+from unveil.recipes.mvit import classifier
 
-PRESETS = {
-    "small": {
-        "size": "nano",
-        "crop": 112,
-        "drop_path": 0.05,
-        "schedule.epochs": 100,
-        "schedule.warmup": 5,
-        "schedule.batch": 32,
-        "optimizer.lr": 2e-3,
-        "loader.batch": 16,
-        "sample.repeats": 1,
-        "sample.clips": 2,
-    },
-}
+PRESETS = MVIT
 
 STRIDE = {32: 3, 40: 3}
 CROP = {"L_40x3": 312}
@@ -102,41 +77,13 @@ def mvitv2(
         pool="class" if clips else "mean",
         drop_path=DROP_PATH[signal.key].get(size, 0.1) if drop_path is None else drop_path,
     )
-    tested = {"clips": 5, "crops": 3 if large else 1, "repeats": 2} if clips else {}
-    ordinary = clips and not large
-    return Recipe(
-        objective=Supervised(
-            key=signal.key,
-            encoder=encoder,
-            head=LinearHead(encoder.width, num_classes, (0.5 if clips else 0.0) if dropout is None else dropout),
-            loss=classification(multi_label, smoothing=0.1),
-        ),
-        data=Data(
-            signal,
-            # timm's magnitudes 7 and 9 of 10 are 21 and 27 of 30 here; its four and six operations apply with probability one half.
-            transform=[
-                *([RandAugment(2, 21)] if clips else []),
-                RandomResizedCrop(crop, bicubic=not clips),
-                *[HorizontalFlip()] * flip,
-                *([] if clips else [RandAugment(3, 27)]),
-            ],
-            # Three crops cover a frame whose short side is theirs; one is the centre of a larger.
-            evaluation=[ResizeShort(crop if clips and large else crop * 256 // 224), CenterCrop(crop)],
-            mean=(0.45,) * 3 if ordinary else IMAGENET_MEAN,
-            std=(0.225,) * 3 if ordinary else IMAGENET_STD,
-            erase=0.25,
-            mixup=0.8,
-            cutmix=1.0,
-            **tested,
-        ),
-        # The scripts count videos, of which each gives two crops; here each crop is a sample.
-        optimizer=Optimizer(lr=8e-4 if clips else 2.5e-4, weight_decay=0.05),
-        schedule=(
-            Schedule(epochs=200, warmup=30, batch=512, min_lr=8e-6)
-            if clips
-            else Schedule(epochs=300, warmup=70, batch=2048, min_lr=1e-6)
-        ),
-        loader=Loader(batch=8 if clips else 64),
-        clip_gradient=1.0,
-        checkpointing=clips and large,
+    return classifier(
+        signal,
+        encoder,
+        num_classes=num_classes,
+        multi_label=multi_label,
+        crop=crop,
+        dropout=dropout,
+        flip=flip,
+        large=large,
     )

@@ -15,10 +15,19 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-from torch import nn
-
 from unveil.encoders import DEPTHS, ResNet, stage
-from unveil.layers import ConvNorm, Norm, NormKind, Residual, basic, bottleneck, convolution, factorised, norm_of
+from unveil.layers import (
+    ConvNorm,
+    Norm,
+    NormKind,
+    Residual,
+    basic,
+    bottleneck,
+    convolution,
+    factorised,
+    norm_of,
+    rectify,
+)
 from unveil.recipe import Recipe
 from unveil.recipes.slow import classifier
 
@@ -109,7 +118,7 @@ def r2plus1d(
     width = 8 if size == "debug" else width
     crop = crop or (224 if is_deep else 112)
     if is_deep:
-        stem = ConvNorm(convolution(3, width, (1, 7, 7), (1, 2, 2)), norms(width), nn.ReLU())
+        stem = ConvNorm(convolution(3, width, (1, 7, 7), (1, 2, 2)), norms(width), rectify())
         stages, out = deep((1, 1, 1, 1) if size == "debug" else DEPTHS[50], width, norms), 32 * width
     else:
         over_time = size == "18"
@@ -118,7 +127,7 @@ def r2plus1d(
             if over_time
             else convolution(3, width, (3, 7, 7), (1, 2, 2))
         )
-        stem = ConvNorm(conv, norms(width), nn.ReLU())
+        stem = ConvNorm(conv, norms(width), rectify())
         stages, out = plain(size, width, norms), 8 * width
     recipe = classifier(
         ResNet(stem, stages, out),

@@ -14,11 +14,9 @@ from collections import Counter
 from functools import partial
 from typing import NamedTuple
 
-from torch import nn
-
 from unveil.encoders import ResNet, stage
 from unveil.errors import UserError
-from unveil.layers import ConvNorm, NormKind, SqueezeExcite, bottleneck, convolution, norm_of
+from unveil.layers import ConvNorm, NormKind, SqueezeExcite, bottleneck, convolution, norm_of, rectify
 from unveil.recipe import Optimizer, Recipe, Schedule
 from unveil.recipes.resnet import classifier
 
@@ -163,7 +161,7 @@ def regnet(
         ]
         stages.append(stage(blocks, width_in, width, (2, 2)))
     encoder = ResNet(
-        stem=ConvNorm(convolution(3, stem_width, (3, 3), 2), norms(stem_width), nn.ReLU()),
+        stem=ConvNorm(convolution(3, stem_width, (3, 3), 2), norms(stem_width), rectify()),
         stages=stages,
         width=shape.widths[-1],
     )

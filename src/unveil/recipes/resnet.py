@@ -20,7 +20,7 @@ from unveil.data import CenterCrop, HorizontalFlip, Image, RandomResizedCrop, Re
 from unveil.encoders import DEPTHS, Encoder, ResNet, pyramid, stage
 from unveil.errors import UserError
 from unveil.heads import ConvolutionalHead
-from unveil.layers import ConvNorm, NormKind, basic, convolution, max_pool, norm_of
+from unveil.layers import ConvNorm, Norm, NormKind, basic, convolution, max_pool, norm_of, rectify
 from unveil.losses import classification
 from unveil.objectives import Supervised
 from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
@@ -37,13 +37,13 @@ PRESETS = {
 
 
 def shape_of(size: str) -> tuple[tuple[int, ...], int, int | None, bool]:
-    """Depths, groups, width of a group, and whether blocks are plain ones: of "50", "50_32x4d", "2,2,2,2_8x4d".
+    """Depths, groups, width of a group, and whether blocks are plain ones: of "50", "50_32x4d", "2,2,2,2_8x4d", "1,1,1,1_basic".
 
     Raises:
         UserError: there is no such size.
     """
-    match = re.fullmatch(r"(\d+|debug|\d+(?:,\d+){3})(?:_(\d+)x(\d+)d)?", size)
-    layers, groups, group_width = match.groups() if match else ("", None, None)
+    match = re.fullmatch(r"(\d+|debug|\d+(?:,\d+){3})(?:_(\d+)x(\d+)d|_(basic))?", size)
+    layers, groups, group_width, basic_blocks = match.groups() if match else ("", None, None, None)
     if layers == "debug":
         depths = (1, 1, 1, 1)
     elif "," in layers:
@@ -53,9 +53,36 @@ def shape_of(size: str) -> tuple[tuple[int, ...], int, int | None, bool]:
     else:
         raise UserError(
             f"There is no ResNet of size {size!r}: use {', '.join(map(str, DEPTHS))}, with a cardinality as 50_32x4d; "
-            "or the blocks of its stages, 3,4,6,3."
+            "or the blocks of its stages, 3,4,6,3, or plain ones, 2,2,2,2_basic."
         )
-    return depths, int(groups or 1), int(group_width) if group_width else None, layers in ("18", "34")
+    return (
+        depths,
+        int(groups or 1),
+        int(group_width) if group_width else None,
+        layers in ("18", "34") or bool(basic_blocks),
+    )
+
+
+def network(size: str, width: int, norm: Norm) -> ResNet:
+    """The residual network of images.
+
+    Args:
+        size, width: see the flags of `resnet`.
+        norm: channels → norm.
+    """
+    depths, groups, group_width, plain = shape_of(size)
+    width = 8 if size == "debug" else width
+    if plain:
+        blocks = [[partial(basic, kernel=(3, 3), norm=norm)] * depth for depth in depths]
+        widths = [width * 2**number for number in range(4)]
+        stages = [
+            stage(blocks[i], widths[max(0, i - 1)], widths[i], (2, 2) if i else (1, 1)) for i in range(len(blocks))
+        ]
+    else:
+        widths = [4 * width * 2**number for number in range(4)]
+        stages = pyramid(depths, width, norm=norm, groups=groups, group_width=group_width)
+    stem = ConvNorm(convolution(3, width, (7, 7), 2), norm(width), rectify())
+    return ResNet(stem=nn.Sequential(stem, max_pool((3, 3), (2, 2))), stages=stages, width=widths[-1])
 
 
 def classifier(encoder: Encoder, num_classes: int, multi_label: bool, crop: int, dropout: float, flip: bool) -> Recipe:
@@ -101,23 +128,5 @@ def resnet(
         dropout: before the classifier.
         flip: mirror at random; turn it off where left and right mean something.
     """
-    depths, groups, group_width, plain = shape_of(size)
-    width = 8 if size == "debug" else width
-    norms = norm_of(norm, axes=2)
-    if plain:
-        blocks = [[partial(basic, kernel=(3, 3), norm=norms)] * depth for depth in depths]
-        widths = [width * 2**number for number in range(4)]
-        stages = [
-            stage(blocks[i], widths[max(0, i - 1)], widths[i], (2, 2) if i else (1, 1)) for i in range(len(blocks))
-        ]
-    else:
-        widths = [4 * width * 2**number for number in range(4)]
-        stages = pyramid(depths, width, norm=norms, groups=groups, group_width=group_width)
-    encoder = ResNet(
-        stem=nn.Sequential(
-            ConvNorm(convolution(3, width, (7, 7), 2), norms(width), nn.ReLU()), max_pool((3, 3), (2, 2))
-        ),
-        stages=stages,
-        width=widths[-1],
-    )
+    encoder = network(size, width, norm_of(norm, axes=2))
     return classifier(encoder, num_classes, multi_label, crop, dropout, flip)

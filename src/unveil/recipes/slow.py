@@ -18,7 +18,7 @@ from unveil.data import CenterCrop, Dense, HorizontalFlip, RandomShortSideCrop, 
 from unveil.encoders import DEPTHS, Encoder, Inflation, ResNet, pyramid
 from unveil.errors import UserError
 from unveil.heads import ConvolutionalHead
-from unveil.layers import ConvNorm, NonLocal, Norm, NormKind, Similarity, convolution, max_pool, norm_of
+from unveil.layers import ConvNorm, NonLocal, Norm, NormKind, Similarity, convolution, max_pool, norm_of, rectify
 from unveil.losses import classification
 from unveil.objectives import Supervised
 from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
@@ -102,7 +102,7 @@ def pathway(
 
     stem = convolution(3, width, (stem_length, 7, 7), (1, 2, 2))
     return ResNet(
-        stem=nn.Sequential(ConvNorm(stem, norm(width), nn.ReLU()), max_pool((1, 3, 3), (1, 2, 2))),
+        stem=nn.Sequential(ConvNorm(stem, norm(width), rectify()), max_pool((1, 3, 3), (1, 2, 2))),
         stages=pyramid(depths, width, norm=norm, lengths=lengths, laterals=laterals, inserted=inserted),
         width=4 * width * 2 ** (len(depths) - 1),
         inflation=inflation,

@@ -12,11 +12,9 @@ are 7 long in R50 8x8 and 5 in the others, where the paper says 5.
 
 from typing import NamedTuple
 
-from torch import nn
-
 from unveil.encoders import DEPTHS, Lateral, SlowFast
 from unveil.errors import UserError
-from unveil.layers import ConvNorm, NormKind, Similarity, convolution, norm_of
+from unveil.layers import ConvNorm, NormKind, Similarity, convolution, norm_of, rectify
 from unveil.recipe import Recipe
 from unveil.recipes.slow import PRESETS as SLOW
 from unveil.recipes.slow import classifier, pathway
@@ -106,7 +104,7 @@ def slowfast(
                 ConvNorm(
                     convolution(channels, RATIO * channels, (lateral, 1, 1), (alpha, 1, 1)),
                     norms(RATIO * channels),
-                    nn.ReLU(),
+                    rectify(),
                 )
             )
             for channels in given

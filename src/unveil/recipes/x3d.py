@@ -21,7 +21,7 @@ from torch import nn
 from unveil import layers
 from unveil.encoders import ResNet, stage
 from unveil.errors import UserError
-from unveil.layers import ConvNorm, Norm, NormKind, SqueezeExcite, Swish, convolution, norm_of
+from unveil.layers import ConvNorm, Norm, NormKind, SqueezeExcite, Swish, convolution, norm_of, rectify
 from unveil.recipe import Optimizer, Recipe, Schedule
 from unveil.recipes.slow import classifier
 
@@ -115,11 +115,11 @@ def network(factors: Factors, norm: Norm, divisor: int, norm_first: bool) -> Res
     return ResNet(
         stem=nn.Sequential(
             convolution(3, stem, (1, 3, 3), (1, 2, 2)),
-            ConvNorm(convolution(stem, stem, (5, 1, 1), groups=stem), norm(stem), nn.ReLU()),
+            ConvNorm(convolution(stem, stem, (5, 1, 1), groups=stem), norm(stem), rectify()),
         ),
         stages=stages,
         width=inners[-1],
-        last=ConvNorm(convolution(widths[-1], inners[-1], (1, 1, 1)), norm(inners[-1]), nn.ReLU()),
+        last=ConvNorm(convolution(widths[-1], inners[-1], (1, 1, 1)), norm(inners[-1]), rectify()),
     )
 
 

@@ -36,6 +36,13 @@ KINDS = (
     Kind("Mean average precision", {"val_map": "validation"}, percent=True),
     Kind("kNN accuracy", {"knn": "validation"}, percent=True),
     Kind("RankMe (effective rank)", {"rankme": "training"}),
+    Kind(
+        "Spread (0: one point, 1: everywhere)",
+        {"projection_std": "projections", "feature_std": "features", "queue_std": "queue"},
+    ),
+    Kind("Directions of projections (1: one line)", {"projection_directions": "training"}),
+    Kind("Similarity of a query", {"own": "with its key", "others": "with the queue"}),
+    Kind("Queue filled", {"queue_filled": "training"}, percent=True),
     Kind("Learning rate", {"lr": "training"}),
     Kind("Norm of the gradient", {"gradient_norm": "training"}),
     Kind("Time spent waiting for data", {"data_wait": "training"}, percent=True),

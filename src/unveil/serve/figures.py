@@ -28,18 +28,11 @@ def pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray
     return (x.nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def filmstrip(
-    input: Tensor,
-    masked: Tensor,
-    predicted: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    frames: int = 8,
-) -> np.ndarray:
-    """Rows input, masked, predicted; a column for each frame.
+def filmstrip(signals: Sequence[Tensor], mean: Sequence[float], std: Sequence[float], frames: int = 8) -> np.ndarray:
+    """A row for each signal (input, masked, predicted), a column for each frame.
 
     Args:
-        input, masked, predicted: [C,T,H,W] or [C,H,W], normalised.
+        signals: [C,T,H,W] or [C,H,W], normalised, of one shape.
         mean, std: of the normalisation.
         frames: at most so many, spread evenly over the clip.
 
@@ -47,13 +40,13 @@ def filmstrip(
         np.ndarray: uint8 [H',W',4], RGBA: the gaps are transparent, so that it lies well on light and dark.
     """
     rows = []
-    for x in (input, masked, predicted):
+    for x in signals:
         picture = pixels(x if x.ndim == 4 else x.unsqueeze(1), mean, std)
         chosen = np.linspace(0, len(picture) - 1, min(frames, len(picture))).round().astype(int)
         rows.append(enlarged(reduced(picture[chosen])))
     gap = GAP * max(1, rows[0].shape[1] // SMALLEST)
     t, h, w, _ = rows[0].shape
-    strip = np.zeros((3 * h + 2 * gap, t * w + (t - 1) * gap, 4), np.uint8)
+    strip = np.zeros((len(rows) * h + (len(rows) - 1) * gap, t * w + (t - 1) * gap, 4), np.uint8)
     for r, row in enumerate(rows):
         for c, frame in enumerate(row):
             y, x = r * (h + gap), c * (w + gap)

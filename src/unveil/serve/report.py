@@ -17,10 +17,12 @@ import torch
 from unveil.errors import UserError
 from unveil.flags import build
 from unveil.serve import samples
+from unveil.serve.collapse import collapse
 from unveil.serve.curves import charts, number, points
 from unveil.serve.pages import write_page
 
 if TYPE_CHECKING:
+    from unveil.recipe import Recipe
     from unveil.run import Run
 
 MOST_BAD = 200
@@ -60,6 +62,7 @@ def report(run: Run, out: Path | str | None = None) -> Path:
         command=_command(run.info.get("command")),
         facts=_facts(run, log, bad),
         stopped=_stopped(run, log),
+        collapsed=collapse(log, _recipe(run).loader.batch),
         bad=_bad(run, bad),
         # A page elsewhere cannot point there: it is to be whole in itself.
         bad_link=path.absolute().parent == run.path.absolute(),
@@ -118,6 +121,7 @@ def _facts(run: Run, log: list[dict[str, Any]], bad: list[dict[str, Any]]) -> li
             ("val_map", "validation mAP", True),
             ("knn", "kNN accuracy", True),
             ("rankme", "RankMe", False),
+            ("feature_std", "spread of features", False),
         ):
             line = points(log, key)
             if line:
@@ -175,12 +179,17 @@ def _stopped(run: Run, log: list[dict[str, Any]]) -> str:
     )
 
 
+def _recipe(run: Run) -> Recipe:
+    """Without the weights, which may be missing."""
+    with torch.device("meta"):
+        return build(run.info["recipe"], **run.info["flags"])
+
+
 def _settings(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     """Groups of (name, value) as text: what was asked, and every value that the recipe filled in."""
     info = run.info
     asked = info.get("asked", {})
-    with torch.device("meta"):  # without the weights, which may be missing
-        recipe = build(info["recipe"], **info["flags"])
+    recipe = _recipe(run)
     count = {name: sum(p.numel() for p in tower.parameters()) for name, tower in recipe.objective.towers.items()}  # pyright: ignore
     groups = {
         "Recipe": {

@@ -67,7 +67,8 @@ def read(run: Run, manifest: Manifest, indices: list[int]) -> Iterator[Sample | 
 
 
 def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[dict[str, Any]], list[Unreadable]]:
-    """Film strips of input, masked, predicted, as {"picture", "name", "frames", "pixelated"}; and what was not readable."""
+    """Film strips of input, masked (where something was), predicted, as {"picture", "rows", "name", "path", "tiny"}; and what
+    was not readable."""
     data, key = run.recipe.data, run.recipe.data.signal.key
     strips, unreadable = [], []
     for sample in read(run, manifest, spread(manifest, count)):
@@ -77,10 +78,13 @@ def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[
         batch = {key: sample.x[None].to(run.device), "seed": torch.tensor([sample.number], device=run.device)}
         with torch.no_grad():
             seen = run.objective.reconstruct(batch)  # pyright: ignore[reportCallIssue]
-        picture = filmstrip(seen.input[0], seen.masked[0], seen.predicted[0], data.mean, data.std)
+        rows = {name: signal[0] for name, signal in seen._asdict().items() if signal is not None}
+        picture = filmstrip(list(rows.values()), data.mean, data.std)
         tiny = min(sample.x.shape[-2:]) < SMALLEST
         uri = data_uri(picture, "PNG" if tiny else "WEBP")
-        strips.append({"picture": uri, "name": _name(sample.row), "path": sample.row.path, "tiny": tiny})
+        strips.append(
+            {"picture": uri, "rows": list(rows), "name": _name(sample.row), "path": sample.row.path, "tiny": tiny}
+        )
     return strips, unreadable
 
 

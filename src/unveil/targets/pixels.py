@@ -30,6 +30,8 @@ class Pixels:
             `truncated_linspace`); None when all are.
     """
 
+    exact = True
+
     def __init__(
         self,
         patchify: Patchify,

@@ -20,9 +20,15 @@ class Target(Protocol):
 
 @runtime_checkable
 class Drawable(Target, Protocol):
-    """A target whose predictions can be looked at."""
+    """A target whose predictions can be looked at.
+
+    Attributes:
+        patchify: how the signal is cut.
+        exact: a picture of the true values is the signal itself; otherwise it is worth looking at beside the prediction's.
+    """
 
     patchify: Patchify
+    exact: bool
 
     def signal(self, batch: Mapping[str, Tensor], grid: Sequence[int]) -> Tensor:
         """The part of the signal that is predicted [B, C, *S], in the batch's normalised units."""

@@ -15,11 +15,12 @@ from unveil.tokens.grid import coordinates, ravel
 INTERPOLATION = {1: "linear", 2: "bicubic", 3: "trilinear"}
 
 
-def sincos(coords: Tensor, width: int) -> Tensor:
+def sincos(coords: Tensor, width: int, first_axis_first: bool = False) -> Tensor:
     """Sines and cosines of coordinates [..., K] → [..., width], float32.
 
     The width is divided among the axes, the last axis first (in an image: the first half of the channels encodes the
-    column, the second the row); each part is [sin…, cos…] with frequencies 10000^(-i/n), as in MAE (He et al. 2022).
+    column, the second the row), or, where asked, the first (MoCo v3); each part is [sin…, cos…] with frequencies
+    10000^(-i/n), as in MAE (He et al. 2022).
     Where the axes do not divide the width evenly, the first channels' axes take one frequency more.
 
     Raises:
@@ -32,7 +33,8 @@ def sincos(coords: Tensor, width: int) -> Tensor:
     for part in range(num_axes):
         num = (width // 2 + num_axes - 1 - part) // num_axes
         omega = 10000.0 ** -(torch.arange(num, dtype=torch.float64, device=coords.device) / num)
-        angle = coords[..., num_axes - 1 - part, None].double() * omega
+        axis = part if first_axis_first else num_axes - 1 - part
+        angle = coords[..., axis, None].double() * omega
         parts += [angle.sin(), angle.cos()]
     return torch.cat(parts, dim=-1).float()
 
@@ -68,6 +70,7 @@ class Positions(nn.Module):
         width: of the tokens.
         kind: "sincos" and "flat" are fixed; "learned" is a parameter.
         axes: the axes of the grid it looks at; all by default. (MAE-ST: one table for space, one for time, summed.)
+        first_axis_first: see `sincos`.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Positions(nn.Module):
         width: int,
         kind: Literal["sincos", "flat", "learned"] = "sincos",
         axes: Sequence[int] | None = None,
+        first_axis_first: bool = False,
     ):
         super().__init__()
         self.axes = tuple(range(len(grid))) if axes is None else tuple(axes)
@@ -84,7 +88,7 @@ class Positions(nn.Module):
         self.table: Tensor
         places = coordinates(self.grid)
         if kind == "sincos":
-            self.register_buffer("table", sincos(places, width))
+            self.register_buffer("table", sincos(places, width, first_axis_first))
         elif kind == "flat":
             self.register_buffer("table", flat_sincos(len(places), width))
         else:

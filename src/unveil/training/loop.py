@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ import torch
 from torch import nn
 
 from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
-from unveil.data.row import label_names
 from unveil.data.workers import reporting_workers
 from unveil.errors import UserError
 from unveil.flags import build
@@ -29,15 +29,16 @@ from unveil.run import WEIGHTS, choose_device, load
 from unveil.storage import write_json
 from unveil.training import checkpoint, nonfinite, processes, statistics
 from unveil.training import optimizer as optimizers
+from unveil.training.averaging import averaged
 from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
 from unveil.training.log import Log, make_loggers
 from unveil.training.monitor import Monitor
 from unveil.training.schedule import learning_rate, plan_steps, rates
 from unveil.training.start import start
+from unveil.training.weighting import inverse_frequency
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-    from torch.optim.swa_utils import AveragedModel
 
 
 @dataclass
@@ -91,26 +92,6 @@ def _has_bf16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _average(objective: nn.Module, decay: float) -> AveragedModel:
-    from torch.distributed.tensor import DTensor
-    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-    average = get_ema_multi_avg_fn(decay)
-
-    def here(tensors: Any) -> list[torch.Tensor]:
-        # A divided network's parameters are averaged piece by piece, each process its own; buffers are whole.
-        return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
-
-    def move(old: Any, new: Any, count: Any) -> None:
-        if old[0].is_floating_point():
-            average(here(old), here(new), count)
-        else:  # a counter: its average, cut to a whole number, would never move
-            for mine, its in zip(old, new, strict=True):
-                mine.copy_(its)
-
-    return AveragedModel(objective, multi_avg_fn=move, use_buffers=True)
-
-
 def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
     """Build the recipe with its first weights: a function of the seed, then of `--start`."""
     torch.manual_seed(plan.seed)
@@ -135,15 +116,6 @@ def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
     return recipe
 
 
-def inverse_frequency(manifest: Manifest, classes: list[str]) -> torch.Tensor:
-    """Weights [classes] that make every class count the same in the loss; their mean over samples is 1."""
-    count = torch.zeros(len(classes))
-    for entry in manifest.table["label"].value_counts().to_pylist():
-        for label in label_names(entry["values"]):
-            count[classes.index(label)] += entry["counts"]
-    return count.sum() / (len(classes) * count.clamp(min=1))
-
-
 def _train(plan: Plan) -> None:
     device = choose_device(plan.device)
     precision = {"auto": "bf16-mixed" if _has_bf16(device) else "32-true", "32": "32-true", "bf16": "bf16-mixed"}
@@ -151,18 +123,25 @@ def _train(plan: Plan) -> None:
         raise UserError(f"--precision {plan.precision}: use auto, 32 or bf16.")
     stop = Stop()
     with out_of_memory(), writing(plan.out), reporting_workers(), stop.listening():
-        fabric = processes.fabric(device, precision[plan.precision], plan.strategy)
-        fabric.launch()
-        _steps(fabric, plan, stop)
+        with ThreadPoolExecutor(
+            1
+        ) as beside:  # long lists are read while libraries are; ended before workers are forked
+            rows = beside.submit(_rows, plan.out)
+            fabric = processes.fabric(device, precision[plan.precision], plan.strategy)
+            fabric.launch()
+        _steps(fabric, plan, stop, *rows.result())
 
 
-def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
+def _rows(out: Path) -> tuple[Manifest, Manifest | None]:
+    """What is trained on, and what is held out."""
+    validation = out / "validation.parquet"
+    return Manifest.load(out / "manifest.parquet"), Manifest.load(validation) if validation.is_file() else None
+
+
+def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out: Manifest | None) -> None:
     first, world, rank = fabric.is_global_zero, fabric.world_size, fabric.global_rank
     if first:
         checkpoint.clean(plan.out)
-    manifest = Manifest.load(plan.out / "manifest.parquet")
-    validation = plan.out / "validation.parquet"
-    held_out = Manifest.load(validation) if validation.is_file() else None
     notes: list[str] = []
     recipe = prepare(plan, manifest, notes.append)
     objective, data, loader = recipe.objective, recipe.data, recipe.loader
@@ -175,7 +154,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
     peak, minimum = rates(recipe.optimizer, recipe.schedule, batch)
     if recipe.sync_batch_norm:
         processes.synchronised(fabric, objective)
-    average = _average(objective, recipe.ema) if recipe.ema else None
+    average = averaged(objective, recipe.ema) if recipe.ema else None
     resumed = checkpoint.latest(plan.out, objective, notes.append)
     # Divided networks replace their parameters: optimisers are made afterwards.
     model = fabric.setup_module(objective)
@@ -199,6 +178,11 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
         f"{world} × {fabric.device.type}), "
         f"learning rate {recipe.optimizer.lr:g} × {batch}/256 = {peak:.3g}, warm-up {warmup} steps"
     )
+    if recipe.objective.contrasts:
+        others = micro * data.repeats * world - 1
+        notes.append(
+            f"each sample is told from the {others} others of its micro-batch, of all processes (--loader.batch)"
+        )
     notes += statistics.told(objective, micro * data.repeats, world, recipe.sync_batch_norm)
     for note in notes:
         say(note)
@@ -227,7 +211,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop) -> None:
             chunks = next(batches)
             waited = time.perf_counter() - began
             rate = learning_rate(step, total, warmup, peak, minimum)
-            optimizers.set_rate(optimizer, rate)
+            optimizers.set_rate(optimizer, rate, peak)
             objective.train()
             objective.before_step(step / total)
             seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]

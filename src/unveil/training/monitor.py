@@ -1,4 +1,4 @@
-"""What is measured while a run trains: RankMe always, kNN when labels exist, validation accuracy when it is supervised."""
+"""What is measured while a run trains: RankMe and spread always, kNN when labels exist, validation accuracy when it is supervised."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from unveil.data import Dataset, Manifest, evaluation_batches
+from unveil.objectives import spread
 from unveil.recipe import Loader, Recipe
 
 TIMES = 10
@@ -17,7 +19,8 @@ TIMES = 10
 class Monitor:
     """Measures ten times in a run (a very short one: at its end), on few enough samples that it costs a few percent of it.
 
-    Pre-training: RankMe (2210.02885) of mean-pooled embeddings of training samples, as an early sign of collapse; with labels also
+    Pre-training: RankMe (2210.02885) and spread (`objectives.spread`) of mean-pooled embeddings of training samples, which show
+    a collapse; what the objective has to say itself (`Objective.statistics`: of queues); with labels also
     kNN accuracy, gallery from the training split, queries from the validation split. Of pairs: `val_retrieval`, the mean of R@1
     from signal to text and back among so many held out. Supervised: top-1 on the validation split, one view each.
     """
@@ -74,7 +77,9 @@ class Monitor:
             metrics = accuracy(objective, batches(self.queries), self.classes, device).metrics
             return {f"val_{name}": value for name, value in metrics.items() if name in ("top1", "map")}
         encoder: Any = objective.towers[data.signal.key]  # type: ignore[index]
-        numbers = {"rankme": rankme(extract(encoder, batches(self.sample), data.signal.key, device).x)}
+        features = extract(encoder, batches(self.sample), data.signal.key, device).x
+        numbers = {"rankme": rankme(features), "feature_std": float(spread(functional.normalize(features, dim=1)))}
+        numbers |= objective.statistics()  # type: ignore[operator]
         if self.queries is not None:
             subject = Subject(None, encoder, data.signal.key, self.classes, device)
             metrics = EVALUATORS["knn"](subject, batches(self.sample), batches(self.queries)).metrics

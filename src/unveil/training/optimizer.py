@@ -19,24 +19,27 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def groups(objective: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Parameter groups with `lr_scale` (layer-wise decay, 1912.07305 as used by BEiT and MAE) and `weight_decay`.
+    """Parameter groups with `lr_scale` (layer-wise decay, 1912.07305 as used by BEiT and MAE), `lr_constant` and `weight_decay`.
 
     The layer of a parameter is what its encoder's `layer_of` says: 0 the embedding, 1 … depth the blocks, depth + 1 what
-    comes after; everything outside the encoders has scale 1.
+    comes after; everything outside the encoders has scale 1. Parameters of a module whose `constant_rate` is true learn at the
+    peak rate all the time (SimSiam's predictor, 2011.10566, section 4.2).
     """
     scale: dict[int, float] = {}
     towers: dict[str, Any] = objective.towers  # type: ignore[assignment]
     for tower in towers.values():
         for name, parameter in tower.named_parameters():
             scale[id(parameter)] = optimizer.layer_decay ** (tower.depth + 1 - tower.layer_of(name))
-    grouped: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    marked = [part for part in objective.modules() if getattr(part, "constant_rate", False)]
+    constant = {id(parameter) for part in marked for parameter in part.parameters()}
+    grouped: dict[tuple[float, bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
             decay = optimizer.weight_decay if decays(name, parameter) else 0.0
-            grouped[scale.get(id(parameter), 1.0), decay].append(parameter)
+            grouped[scale.get(id(parameter), 1.0), id(parameter) in constant, decay].append(parameter)
     return [
-        {"params": parameters, "lr_scale": factor, "weight_decay": decay}
-        for (factor, decay), parameters in sorted(grouped.items(), key=lambda item: item[0])
+        {"params": parameters, "lr_scale": factor, "lr_constant": still, "weight_decay": decay}
+        for (factor, still, decay), parameters in sorted(grouped.items(), key=lambda item: item[0])
     ]
 
 
@@ -59,6 +62,7 @@ def make(objective: nn.Module, optimizer: Optimizer, device: torch.device) -> to
     raise UserError(f"--optimizer.kind {optimizer.kind}: use adamw or sgd.")
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, peak: float) -> None:
+    """The step's rate, or the peak rate for what learns at a constant one; times each group's own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_scale"]
+        group["lr"] = (peak if group["lr_constant"] else rate) * group["lr_scale"]

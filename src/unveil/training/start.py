@@ -10,6 +10,7 @@ from torch import nn
 
 from unveil.errors import UserError
 from unveil.fitting import Fitted, fit
+from unveil.objectives import Objective
 from unveil.run import Run
 from unveil.state_dict import read_state_dict
 
@@ -55,6 +56,8 @@ def start(objective: nn.Module, source: str | Path) -> Fitted:
             if key is not None and name.startswith(f"{key}.")
         } or state
     report = fit(objective, state, str(source))
+    if isinstance(objective, Objective):
+        objective.started(report.fresh)
     if not any("positions" not in name for name in [*report.loaded, *report.resized]):
         foreign = (
             ""

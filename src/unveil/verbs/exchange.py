@@ -22,6 +22,7 @@ def import_(
     num_heads: int | None = None,
     decoder_num_heads: int | None = None,
     text_num_heads: int | None = None,
+    bgr: bool | None = None,
     licence: str | None = None,
     partial: bool = False,
     overwrite: bool = False,
@@ -39,6 +40,7 @@ def import_(
         num_heads: attention heads of the encoder, where the family's rule is not the checkpoint's.
         decoder_num_heads: the same of the decoder.
         text_num_heads: the same of a text's tower.
+        bgr: the network sees blue, green, red, and its first kernel is turned around; of pycls' by default.
         licence: of the weights; what the family's authors or the folder's card say by default.
         partial: load what fits, although tensors are missing or left over.
         overwrite: replace a run that is there.
@@ -56,8 +58,13 @@ def import_(
     from unveil.training.guards import alone
 
     out = Path(out)
-    heads = {"num_heads": num_heads, "decoder_num_heads": decoder_num_heads, "text_num_heads": text_num_heads}
-    hints = {name: value for name, value in heads.items() if value is not None}
+    given = {
+        "num_heads": num_heads,
+        "decoder_num_heads": decoder_num_heads,
+        "text_num_heads": text_num_heads,
+        "bgr": bgr,
+    }
+    hints = {name: value for name, value in given.items() if value is not None}
     with alone(out):
         run, told = import_checkpoint(file, recipe, out, flags, hints, classes, licence, partial, overwrite)
     for line in told:

@@ -7,6 +7,7 @@ the names; what neither tells is a hint (`num_heads`), which has a family's rule
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import warnings
 from pathlib import Path
@@ -25,8 +26,11 @@ from unveil.weights._converted import Converted, Reader
 from unveil.weights._transformers import Reverted, revert
 
 __all__ = [
-    "Converted", "Reader", "Reverted", "build", "convert", "deviations", "families", "family", "load", "revert",
+    "HINTS", "Converted", "Reader", "Reverted", "build", "convert", "deviations", "families", "family", "load", "revert",
 ]  # fmt: skip
+
+#: What a name map may be told that is no flag of a recipe.
+HINTS = ("num_heads", "decoder_num_heads", "text_num_heads", "bgr")
 
 #: What training scripts put before every name: DistributedDataParallel, torch.compile, Lightning.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
@@ -54,13 +58,20 @@ def convert(system: str, weights: dict[str, Tensor] | str | Path, **hints: Any) 
     Args:
         system: one of `families()`.
         weights: the published file (`.pth`, `.safetensors`; nothing in it is run), or its state dict.
-        hints: what shapes do not tell: `num_heads`, `decoder_num_heads`; flags of the recipe that settle what the
-            checkpoint leaves open (`crop` and `frames` of positions that are not saved).
+        hints: what shapes do not tell: `num_heads`, `decoder_num_heads`, `text_num_heads`, `bgr`; flags of the recipe that settle
+            what the checkpoint leaves open (`crop` and `frames` of positions that are not saved).
 
     Raises:
-        UserError: the system has no name map, the checkpoint is not one of its, or the file is refused.
+        UserError: the system has no name map, or one that has no use for a hint; the checkpoint is not one of its, or the
+            file is refused.
     """
     module = family(system)
+    known = inspect.signature(module.convert).parameters
+    for hint in HINTS:
+        if hint in hints and hint not in known:
+            raise UserError(
+                f"--{hint.replace('_', '-')}: the tensors of {system} tell all there is; leave the flag out."
+            )
     state = weights if isinstance(weights, dict) else read_state_dict(weights)
     for wrapper in WRAPPERS:
         if state and all(name.startswith(wrapper) for name in state):
@@ -109,6 +120,7 @@ def build(converted: Converted, partial: bool = False, source: str = "", **flags
         raise UserError(f"--size {flags['size']}: the checkpoint's is {converted.flags['size']}; leave the flag out.")
     recipe = assemble(function, expand(function, None, {**converted.flags, **flags}))
     report = fit(recipe.objective, converted.state, source)
+    recipe.objective.started(report.fresh)
     report.unused += converted.unused
     parameters = dict(recipe.objective.named_parameters())
     missing = [n for n in report.fresh if n in parameters and not n.startswith(converted.absent)]
@@ -142,8 +154,8 @@ def load(system: str, weights: dict[str, Tensor] | str | Path, *, partial: bool 
         system: one of `families()`.
         weights: the published file (`.pth`, `.safetensors`; nothing in it is run), or its state dict.
         partial: load what fits, although tensors are missing or left over.
-        hints: what shapes do not tell, `num_heads` and `decoder_num_heads`; and any flag of the recipe, for a network that
-            differs from the checkpoint's: `frames`, `crop`, `patch`, `num_classes`.
+        hints: what shapes do not tell, `num_heads`, `decoder_num_heads`, `text_num_heads` and `bgr`; and any flag of the recipe, for a
+            network that differs from the checkpoint's: `frames`, `crop`, `patch`, `num_classes`.
 
     Returns:
         the recipe, its objective holding the weights.
@@ -152,7 +164,7 @@ def load(system: str, weights: dict[str, Tensor] | str | Path, *, partial: bool 
         UserError: the system has no name map, the checkpoint is not one of its, or the file is refused.
     """
     converted = convert(system, weights, **hints)
-    flags = {name: value for name, value in hints.items() if not name.endswith("num_heads")}
+    flags = {name: value for name, value in hints.items() if name not in HINTS}
     with torch.random.fork_rng(devices=[]):
         recipe, report = build(converted, partial, system, **flags)
     for line in deviations(converted, report):

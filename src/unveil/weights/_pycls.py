@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from unveil.weights._converted import State
 
 BLOCK = r"s(\d)\.b(\d+)\."
@@ -20,3 +22,9 @@ RULES = {
 def renamed_norms(state: State) -> State:
     """The stem's norm, which has its own name here."""
     return {name.replace(".bn.", ".norm."): tensor for name, tensor in state.items()}
+
+
+def turned(kernel: Tensor, notes: list[str]) -> Tensor:
+    """The first kernel, for red, green, blue: pycls reads images as OpenCV does."""
+    notes.append("the first kernel is turned around: pycls' networks see blue, green, red; --bgr false leaves it")
+    return kernel.flip(1)

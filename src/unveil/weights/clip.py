@@ -108,7 +108,7 @@ def convert(
         notes.append(f"the activation is taken to be {act}; --act says otherwise (OpenCLIP's own weights have gelu)")
     sizes = Towers(image, "x".join(map(str, text)), flags_of_tower.pop("patch", None), width)
     name = next((name for name, size in TOWERS.items() if _numbers(size) == sizes), None)
-    size = {"size": name} if name else {"size": sizes.image, "text_size": sizes.text, "width": width}
+    size: dict[str, Any] = {"size": name} if name else {"size": sizes.image, "text_size": sizes.text, "width": width}
     if not name and sizes.patch:
         size["patch"] = sizes.patch
     found_flags = {**size, **{k: v for k, v in flags_of_tower.items() if k != "size"}}
@@ -198,18 +198,13 @@ def revert(objective: nn.Module, encoder_only: bool) -> _transformers.Reverted:
     image: Any = objective.get_submodule("image")
     text: Any = objective.get_submodule("text")
     wrong = ["only the whole of two towers can be exported (--part whole)"] if encoder_only else []
-    if not isinstance(image, ViT) or image.norm_first is None or image.pooling != "class" or image.norm is None:
-        wrong.append("its image tower is none with norms before and after its blocks and a class token that is read")
-    elif not isinstance(image.embed, nn.Linear) or image.embed.bias is not None:
-        wrong.append("its patches' embedding has a bias")
-    elif not isinstance(image.positions, Positions) or not isinstance(image.patchify, Patchify):
-        wrong.append("its positions or patches are no table and no grid")
-    elif image.patchify.stride != image.patchify.size:
-        wrong.append("its patches overlap")
+    wrong += _wrong_image(image)
     if not text.causal or text.pooling != "last":
         wrong.append("its text tower is not causal, or not read at the end of the text")
     if wrong:
         raise UserError(_transformers.refusal(wrong))
+    patchify: Patchify = image.patchify
+    positions: Positions = image.positions
     acts = {name for name, act in ACTS.items() if isinstance(image.blocks[0].mlp.act, act)}
     own = objective.state_dict()
     theirs: State = {
@@ -219,18 +214,16 @@ def revert(objective: nn.Module, encoder_only: bool) -> _transformers.Reverted:
         "text_model.embeddings.token_embedding.weight": own["text.embed.weight"],
         "text_model.embeddings.position_embedding.weight": own["text.positions.table"],
         "vision_model.embeddings.class_embedding": own["image.class_token"].flatten(),
-        "vision_model.embeddings.patch_embedding.weight": _vit.convolution(
-            own["image.embed.weight"], image.patchify.size
-        ),
-        "vision_model.embeddings.position_embedding.weight": _transformers.table_with_class(image.positions)[0],
+        "vision_model.embeddings.patch_embedding.weight": _vit.convolution(own["image.embed.weight"], patchify.size),
+        "vision_model.embeddings.position_embedding.weight": _transformers.table_with_class(positions)[0],
     }
     for ours, names in (("image.norm_first", "vision_model.pre_layrnorm"), ("image.norm", "vision_model.post_layernorm"),
                         ("text.norm", "text_model.final_layer_norm")):  # fmt: skip
         theirs |= {f"{names}.{kind}": own[f"{ours}.{kind}"] for kind in ("weight", "bias")}
     inside = {"norm1": "layer_norm1", "norm2": "layer_norm2", "attn.proj": "self_attn.out_proj", "mlp.fc1": "mlp.fc1",
               "mlp.fc2": "mlp.fc2"}  # fmt: skip
-    for ours, names in (("image", "vision_model"), ("text", "text_model")):
-        for number in range(len(objective.get_submodule(f"{ours}.blocks"))):
+    for ours, names, depth in (("image", "vision_model", image.depth), ("text", "text_model", text.depth)):
+        for number in range(depth):
             block, layer = f"{ours}.blocks.{number}", f"{names}.encoder.layers.{number}"
             for kind in ("weight", "bias"):
                 theirs |= {f"{layer}.{new}.{kind}": own[f"{block}.{old}.{kind}"] for old, new in inside.items()}
@@ -249,12 +242,23 @@ def revert(objective: nn.Module, encoder_only: bool) -> _transformers.Reverted:
             "bos_token_id": max(0, vocabulary - 2), "eos_token_id": vocabulary - 1, "pad_token_id": 0,
         },
         "vision_config": {
-            **shared, **_sizes(image), "image_size": image.positions.grid[0] * image.patchify.size[0],
-            "patch_size": image.patchify.size[0], "num_channels": image.patchify.channels,
+            **shared, **_sizes(image), "image_size": positions.grid[0] * patchify.size[0],
+            "patch_size": patchify.size[0], "num_channels": patchify.channels,
         },
     }  # fmt: skip
     state = {name: value.detach().contiguous() for name, value in theirs.items()}
     return _transformers.Reverted("CLIPModel", config, state)
+
+
+def _wrong_image(image: nn.Module) -> list[str]:
+    """Why an image's tower is none of theirs, as clauses; empty if it is one."""
+    if not isinstance(image, ViT) or image.norm_first is None or image.pooling != "class" or image.norm is None:
+        return ["its image tower is none with norms before and after its blocks and a class token that is read"]
+    if not isinstance(image.embed, nn.Linear) or image.embed.bias is not None:
+        return ["its patches' embedding has a bias"]
+    if not isinstance(image.positions, Positions) or not isinstance(image.patchify, Patchify):
+        return ["its positions or patches are no table and no grid"]
+    return [] if image.patchify.stride == image.patchify.size else ["its patches overlap"]
 
 
 def _sizes(tower: Any) -> dict[str, int]:

@@ -24,8 +24,14 @@ TORCHVISION = {
 }
 
 
-def convert(state: State, **hints: Any) -> Converted:
-    """See `unveil.weights.convert`."""
+def convert(state: State, bgr: bool | None = None, **flags: Any) -> Converted:
+    """See `unveil.weights.convert`.
+
+    Args:
+        state: of the checkpoint.
+        bgr: the network sees blue, green, red, as OpenCV reads them: its first kernel is turned around. pycls' do unless given.
+        flags: of no use here.
+    """
     from unveil.recipes.regnet import SIZES, Shape, quantised
 
     given = Reader(state)
@@ -42,9 +48,7 @@ def convert(state: State, **hints: Any) -> Converted:
         stages = ",".join(f"{depth}x{width}" for depth, width in zip(depths, shape.widths, strict=True))
         size = f"{'Y' if squeeze else 'X'}:{stages}:{max(groups)}"
     flags = {"size": size, "stem_width": len(stem), **_residual.classes(ours)}
-    notes = (
-        ["pycls' published weights see the colours as blue, green, red: swap the first kernel's channels"]
-        if pycls
-        else []
-    )
+    notes: list[str] = []
+    if pycls if bgr is None else bgr:
+        ours["encoder.stem.conv.weight"] = _pycls.turned(stem, notes)
     return Converted("regnet", flags, ours, _residual.absent(ours), given.unused, notes)

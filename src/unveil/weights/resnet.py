@@ -24,8 +24,13 @@ TORCHVISION = {
 }
 
 
-def convert(state: State, **hints: Any) -> Converted:
+def convert(state: State, bgr: bool | None = None, **flags: Any) -> Converted:
     """See `unveil.weights.convert`. A checkpoint without a classifier is an encoder, whose head is as initialised.
+
+    Args:
+        state: of the checkpoint.
+        bgr: see `regnet.convert`.
+        flags: of no use here.
 
     Raises:
         UserError: it is a network of another kind.
@@ -41,11 +46,14 @@ def convert(state: State, **hints: Any) -> Converted:
         raise UserError("These are not the weights of resnet: its first kernel is 7 x 7, over images.")
     depths, width = found.depths["encoder."], len(stem)
     middle = ours["encoder.blocks.0.branch.b.conv.weight"]
-    flags = {
+    notes: list[str] = []
+    if pycls if bgr is None else bgr:
+        ours["encoder.stem.0.conv.weight"] = _pycls.turned(stem, notes)
+    own = {
         "size": size_of(depths, len(middle), middle.shape[1], width, "encoder.blocks.0.branch.c.conv.weight" in ours)
     }
-    flags |= {"width": width} | _residual.classes(ours)
-    return Converted("resnet", flags, ours, _residual.absent(ours), given.unused)
+    own |= {"width": width} | _residual.classes(ours)
+    return Converted("resnet", own, ours, _residual.absent(ours), given.unused, notes)
 
 
 def size_of(depths: tuple[int, ...], inner: int, group: int, width: int, deep: bool) -> str:
@@ -56,12 +64,9 @@ def size_of(depths: tuple[int, ...], inner: int, group: int, width: int, deep: b
         inner, group: width of the first block's second convolution, and of a group there.
         width: of the stem.
         deep: blocks are bottlenecks.
-
-    Raises:
-        UserError: plain blocks of no published depth.
     """
     layers = next((n for n, blocks in DEPTHS.items() if blocks == depths and (n >= 50) == deep), None)
-    if not deep and layers is None:
-        raise UserError(f"No published ResNet of plain blocks has stages of {', '.join(map(str, depths))} blocks.")
+    if not deep:
+        return str(layers) if layers else ",".join(map(str, depths)) + "_basic"
     name = str(layers) if layers else ",".join(map(str, depths))
-    return name if not deep or inner == group == width else f"{name}_{inner // group}x{group}d"
+    return name if inner == group == width else f"{name}_{inner // group}x{group}d"
