@@ -173,7 +173,7 @@ def _tiny(verb: str, subject: Any) -> dict[str, Any]:
     else:
         function = recipes.find(subject) if isinstance(subject, str) else subject
         if verb == "train":
-            supervised = job.supervised_of(function)
+            supervised = job.trained_of(function)
             function = recipes.find(supervised) if isinstance(supervised, str) else supervised
     own = recipe_flags(function)
     return {name: value for name, value in TINY.items() if name in own or "." in name or name == "max_steps"}

@@ -30,6 +30,8 @@ SMALL = {
     "num_classes": CLASSES,
     "context": 8,
     "vocabulary": 50,
+    "tokenizer_size": "debug",
+    "vocab": 64,
 }
 PLACEHOLDER = re.compile(r"TODO|XXX|lorem", re.IGNORECASE)
 
@@ -171,7 +173,8 @@ def check_learns(recipe: Callable[..., Recipe], steps: int = 20) -> None:
         optimizer.step()
         objective.after_step((step + 1) / steps)
         losses.append(loss.item())
-    assert losses[-1] < 0.95 * losses[0], f"the loss went from {losses[0]:.4f} to {losses[-1]:.4f}"
+    # A density's logarithm may be negative: then a twentieth of its size.
+    assert losses[-1] < losses[0] - 0.05 * abs(losses[0]), f"the loss went from {losses[0]:.4f} to {losses[-1]:.4f}"
 
 
 def check_state(recipe: Callable[..., Recipe], folder: Path) -> None:

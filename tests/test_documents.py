@@ -53,6 +53,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stills = {name: value for name, value in tiny.items() if name != "frames"}
     pairs = verbs.pretrain("flip", data=root / "pairs", out=root / "runs" / "flip", **stills)
     verbs.embed(pairs.path, data=root / "photos", out=root / "pictures", device="cpu", quiet=True)
+    of_tokenizer = {name: value for name, value in tiny.items() if name not in ("frames", "patch")} | {"max_steps": 0}
+    verbs.train("dvae", data=root / "photos", out=root / "runs" / "tokenizer", **of_tokenizer)
     lost = {**tiny, "optimizer.lr": 1e30, "max_steps": 6, "schedule.warmup": 0}
     with pytest.raises(UserError, match="the loss is nan"):
         verbs.pretrain("videomae", data=root / "clips", out=root / "lost", **lost)

@@ -24,6 +24,9 @@ from reference import read, state_of
 
 #: Flags and heads of the references' tiny networks that shapes do not tell.
 TINY: dict[str, dict[str, Any]] = {
+    "beit-pretrain": {},
+    "beit-pretrain-abs": {},
+    "beit-finetune": {},
     "mae-pretrain-norm": {"crop": 32},
     "mae-finetune-gap": {},
     "mae_st-pretrain-sep-norm": {},
@@ -43,7 +46,7 @@ TOLD = ("mvit", "pytorchvideo")
 #: Width of the others' features is 64.
 WIDTHS = {name: 128 for name in TINY if name.startswith(TOLD)} | {"maskfeat-mvitv2-video": 96}
 #: Names that begin so see images; and of these the licence is not MAE's.
-OF_IMAGES = ("mae-", "vit", "mvitv2-image", "maskfeat-vit")
+OF_IMAGES = ("beit", "mae-", "vit", "mvitv2-image", "maskfeat-vit")
 FREE = ("vit", "maskfeat", *TOLD)
 
 
@@ -86,7 +89,8 @@ def test_an_imported_run_is_like_any_other(name: str, files: dict[str, Path], tm
     data = files["images" if name.startswith(OF_IMAGES) else "clips"]
     assert run.info["status"] == "complete"
     assert run.info["imported"]["file"] == f"{name}.pth"
-    assert "CC-BY-NC" in run.info["licence_of_start"] or name.startswith(FREE)
+    licence = "MIT" if name.startswith("beit") else "CC-BY-NC"
+    assert licence in run.info["licence_of_start"] or name.startswith(FREE)
     vectors = run.embed(sorted(data.rglob("*.*")))
     assert vectors.shape[1] == WIDTHS.get(name, 64)
     assert np.isfinite(vectors).all()
@@ -115,6 +119,39 @@ def test_an_encoder_alone_is_a_run_without_its_decoder(tmp_path: Path, capsys: p
     assert run.info["recipe"] == "mae"
     expected = state_of(read("mae-pretrain-norm"))["blocks.1.mlp.fc1.weight"]
     assert torch.equal(run.encoder.get_parameter("blocks.1.mlp.fc1.weight"), expected)
+
+
+def test_beits_bias_is_interpolated_for_other_images_and_a_tokenizer_is_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = imported("beit-finetune", tmp_path, crop=48, quiet=False)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "encoder.attention_bias.1.table (52 × 4 → 124 × 4)" in told
+    assert run.encoder.mask_grid(torch.empty(1, 3, 48, 48)) == (6, 6)
+    imported("beit-pretrain", tmp_path, quiet=False, overwrite=True)
+    assert "the file holds no tokenizer" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_shared_bias_in_a_fine_tuned_beit_is_every_blocks(tmp_path: Path) -> None:
+    """As the release allows (`use_shared_rel_pos_bias`), and as a pre-trained file without its mask token would be."""
+
+    def shared(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        table = state.pop("blocks.1.attn.relative_position_bias_table")
+        del state["blocks.0.attn.relative_position_bias_table"]
+        return {**state, "rel_pos_bias.relative_position_bias_table": table}
+
+    run = imported("beit-finetune", tmp_path, shared)
+    first, second = (run.encoder.get_parameter(f"attention_bias.{number}.table") for number in range(2))
+    assert first.any()
+    assert torch.equal(first, second)
+
+
+def test_both_kinds_of_positions_are_refused(tmp_path: Path) -> None:
+    def both(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {**state, "rel_pos_bias.relative_position_bias_table": torch.zeros(52, 4)}
+
+    with pytest.raises(UserError, match="absolute and relative positions at once"):
+        imported("beit-pretrain-abs", tmp_path, both)
 
 
 def test_wrappers_before_every_name_are_taken_off(tmp_path: Path) -> None:

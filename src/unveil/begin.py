@@ -40,7 +40,7 @@ def begin(
     from unveil.run import load, new_info
     from unveil.storage import write_json, write_lines
 
-    flags = dict(asked["flags"])
+    flags = settled(function, asked["flags"])
     own = recipe_flags(function)
     with torch.device("meta"):
         sketch = assemble(function, flags)
@@ -67,10 +67,10 @@ def begin(
             _settle_classes(manifest, flags, "multi_label" in own)
         about_text = {}
         if sketch.data.text is not None:
-            settled = sketch.data.text.settle(train_rows, out, asked["start"], flags.get("vocabulary"))
-            flags["vocabulary"] = settled["vocabulary"]
+            words = sketch.data.text.settle(train_rows, out, asked["start"], flags.get("vocabulary"))
+            flags["vocabulary"] = words["vocabulary"]
             flags.pop("tokenizer", None)  # from here on it is the one in the folder
-            about_text = {"tokenizer": settled}
+            about_text = {"tokenizer": words}
         tables = {"manifest.parquet": train_rows, "validation.parquet": held_out}
         written = [
             beside.submit(_write, rows, out / name) for name, rows in tables.items() if rows is not None and len(rows)
@@ -100,6 +100,20 @@ def begin(
     importing.join()  # before any process is forked
     write_json(out / "run.json", info)
     return load(out, how.device)
+
+
+def settled(function: Callable[..., Recipe], flags: dict[str, Any]) -> dict[str, Any]:
+    """The flags with those that other runs decide: what the recipe's module makes of them (`SETTLED`), where it does.
+
+    They are written into the run folder, which then needs the other runs no more to be opened.
+
+    Raises:
+        UserError: another run that the recipe needs is not named, or is none that it can use.
+    """
+    from unveil import recipes
+
+    settle = getattr(recipes.module_of(function), "SETTLED", {}).get(function.__name__)
+    return dict(flags) if settle is None else settle(dict(flags))
 
 
 def _divided(manifest: Manifest, fraction: float | None, seed: int) -> tuple[Manifest, Manifest | None]:

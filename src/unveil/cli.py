@@ -181,7 +181,7 @@ def _training(verb_name: str, argv: list[str]) -> None:
         else:
             function = recipes.find(subject)
             if verb_name == "train":
-                function = _function(job.supervised_of(function))
+                function = _function(job.trained_of(function))
         _declare_recipe(parser, function)
     given = parser.parse(argv)
     subject = given.pop(positionals[0])
@@ -203,8 +203,9 @@ def _import(argv: list[str]) -> None:
     if system in weights.families():
         function = recipes.find(system)
         _declare_recipe(parser, function)
-        if not job.learns_from_labels(function):
-            _declare_recipe(parser, _function(job.supervised_of(function)))
+        supervised = _function(job.trained_of(function))
+        if supervised is not function:
+            _declare_recipe(parser, supervised)
     given = parser.parse(argv)
     verbs.import_(given.pop(positionals[0]), **given)
 

@@ -73,19 +73,22 @@ def fit(network: nn.Module, state: Mapping[str, Tensor], source: str = "") -> Fi
         source: where it came from, for the report.
     """
     own = network.state_dict()
-    ours = {name: value for name, value in state.items() if name in own}
+    adapted, given = dict(state), dict(state)
     for prefix, module in network.named_modules():
         if isinstance(module, Adaptable):
-            module.adapt(ours, f"{prefix}." if prefix else "")
-    report = Fitted(source, unused=[name for name in state if name not in own])
+            module.adapt(adapted, f"{prefix}." if prefix else "")
+            # What was one for several parts (positions that blocks shared) comes under names of its own.
+            given |= {name: adapted[name] for name in adapted.keys() - given.keys()}
+    ours = {name: value for name, value in adapted.items() if name in own}
+    report = Fitted(source, unused=[name for name in adapted if name not in own])
     fitting = {}
     for name, value in ours.items():
-        before, after = list(state[name].shape), list(own[name].shape)
+        before, after = list(given[name].shape), list(own[name].shape)
         if list(value.shape) != after:
             report.replaced[name] = (before, after)
             continue
         fitting[name] = value
-        if value is state[name]:
+        if value is given[name]:
             report.loaded.append(name)
         elif not name.endswith(".native"):  # says of which grid a table is; the table itself is named
             report.resized[name] = (before, after)

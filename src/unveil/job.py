@@ -63,6 +63,15 @@ class Training:
     quiet: bool = False
 
 
+def trained_of(recipe: str | Callable[..., Recipe]) -> str | Callable[..., Recipe]:
+    """What `train` trains from scratch: what tells classes apart, or, of a system that has nothing such, the system itself."""
+    from unveil import recipes
+
+    function = recipes.find(recipe) if isinstance(recipe, str) else recipe
+    lonely = not learns_from_labels(function) and not hasattr(recipes.module_of(function), "finetune")
+    return recipe if lonely else supervised_of(recipe)
+
+
 def supervised_of(recipe: str | Callable[..., Recipe]) -> str | Callable[..., Recipe]:
     """The recipe itself when it learns from labels, otherwise its module's `finetune`.
 

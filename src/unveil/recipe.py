@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from unveil.data.captions import Captions
@@ -126,6 +126,24 @@ class Loader:
     start_method: str = ""
 
 
+class Borrowed(NamedTuple):
+    """A part of the objective whose weights are those of a part of another run, as a training begins.
+
+    From then on they are the objective's own: saved with it, and read from there. The other run may be gone.
+
+    Attributes:
+        part: its name in the objective: "target.tokenizer".
+        run: the other run's folder.
+        theirs: the part's name in the other's objective.
+        flag: the one that named the folder, for errors.
+    """
+
+    part: str
+    run: str
+    theirs: str
+    flag: str
+
+
 @dataclass
 class Recipe:
     """A system, whole: what is learned, from what, and how.
@@ -144,6 +162,7 @@ class Recipe:
         checkpointing: recompute activations in the backward pass: less memory, about a third more time.
         precision: "auto" (bf16 where the device has it, otherwise 32), "32", "bf16".
         licence: of the start weights, where the recipe loads any.
+        borrowed: parts that begin with the weights of other runs.
     """
 
     objective: Objective
@@ -160,3 +179,4 @@ class Recipe:
     checkpointing: bool = False
     precision: str = "auto"
     licence: str = ""
+    borrowed: Sequence[Borrowed] = ()

@@ -10,9 +10,9 @@ from unveil.errors import UserError
 
 CONFIG, PREPROCESSOR, CARD = "config.json", "preprocessor_config.json", "README.md"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-#: All that is ever read of one.
 #: Of a network that knows texts, either of these.
 TOKENIZERS = ("tokenizer.json", "merges.txt")
+#: All that is ever read of one.
 FILES = (CONFIG, PREPROCESSOR, CARD, *WEIGHTS, *TOKENIZERS)
 
 #: Their `model_type` → the system whose name map reads it.
@@ -61,8 +61,9 @@ def read_folder(folder: Path) -> Folder:
         raise UserError(f"{folder}: holds none of {', '.join(WEIGHTS)} (weights in several files are not read).")
     if config.get("hidden_act", "gelu") != "gelu":
         raise UserError(f"{folder / CONFIG}: hidden_act {config['hidden_act']!r}; the networks here have gelu.")
+    system = SYSTEMS[kind]
     if kind == "beit" and not config.get("use_absolute_position_embeddings"):
-        raise UserError(f"{folder / CONFIG}: a BEiT with relative positions, which no system here has.")
+        system = "beit"  # the others are networks of MAE's
     if kind == "clip":
         return _clip(folder, config, weights)
     pretraining = any("PreTraining" in str(name) for name in config.get("architectures") or [])
@@ -87,7 +88,7 @@ def read_folder(folder: Path) -> Folder:
     if (eps := config.get("layer_norm_eps", 1e-12)) != EPS:
         notes.append(f"its norms add {eps:g} to a variance, those here {EPS:g}")
     flags |= _colours(folder)
-    return Folder(weights, SYSTEMS[kind], hints, flags, _classes(config), _licence(folder / CARD), notes)
+    return Folder(weights, system, hints, flags, _classes(config), _licence(folder / CARD), notes)
 
 
 def _colours(folder: Path) -> dict[str, Any]:

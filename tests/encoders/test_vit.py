@@ -7,6 +7,8 @@ from torch import nn
 from unveil.encoders import SIZES, Dimensions, ViT, dimensions
 from unveil.encoders.encoder import Encoder
 from unveil.errors import UserError
+from unveil.fitting import fit
+from unveil.layers import RelativePositionBias, by_depth
 from unveil.masking import Mask
 from unveil.tokens import Patchify, Positions, Tokens, coordinates
 
@@ -113,6 +115,68 @@ def test_an_attention_bias_reaches_every_block() -> None:
     changed[:, :, -8:, -8:] += 3
     torch.testing.assert_close(encoder(changed).x[:, :-1], encoder(X).x[:, :-1])
     assert not torch.allclose(vit()(changed).x[:, :-1], vit()(X).x[:, :-1])
+
+
+def with_bias(shared: bool) -> ViT:
+    """Of blocks with relative positions of random scores."""
+    torch.manual_seed(0)
+    one = RelativePositionBias(GRID, 2)
+    bias = one if shared else nn.ModuleList([one, RelativePositionBias(GRID, 2)])
+    encoder = ViT("debug", PATCHIFY, None, attention_bias=bias, initialise=by_depth, layer_scale=0.1).eval()
+    for name, parameter in encoder.named_parameters():
+        if name.endswith(".table"):
+            nn.init.normal_(parameter)
+    return encoder
+
+
+def test_each_block_may_have_a_bias_of_its_own() -> None:
+    encoder = with_bias(shared=False)
+    first, second = encoder(X, layer=1).x, encoder(X).x
+    nn.init.zeros_(encoder.attention_bias[1].table)
+    assert torch.equal(encoder(X, layer=1).x, first)
+    assert not torch.allclose(encoder(X).x, second)
+    layers = {name: encoder.layer_of(name) for name, _ in encoder.named_parameters() if "bias." in name}
+    assert layers == {"attention_bias.0.table": 1, "attention_bias.1.table": 2}
+    assert with_bias(shared=True).layer_of("attention_bias.table") == 3
+
+
+def test_a_shared_bias_begins_those_of_each_block() -> None:
+    """As fine-tuning begins with what pre-training learned: the same answers, and the report misses nothing."""
+    shared, apart = with_bias(shared=True), with_bias(shared=False)
+    assert not torch.allclose(shared(X).x, apart(X).x)
+    state = shared.state_dict()
+    report = fit(apart, state)
+    assert set(state) == set(shared.state_dict())
+    assert "attention_bias.table" in state
+    assert not report.unused
+    assert not report.fresh
+    assert {"attention_bias.0.table", "attention_bias.1.table"} <= set(report.loaded)
+    assert torch.equal(shared(X).x, apart(X).x)
+    other = with_bias(shared=False)
+    other.load_state_dict(shared.state_dict())
+    assert torch.equal(shared(X).x, other(X).x)
+
+
+def test_a_shared_bias_of_another_grid_is_interpolated_for_each_block() -> None:
+    shared = with_bias(shared=True)
+    finer = nn.ModuleList(RelativePositionBias((6, 6), 2) for _ in range(2))
+    apart = ViT("debug", PATCHIFY, None, attention_bias=finer, layer_scale=0.1).eval()
+    report = fit(apart, shared.state_dict())
+    assert report.resized["attention_bias.1.table"] == ([52, 2], [124, 2])
+    larger = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(apart(larger).x, shared(larger).x)
+
+
+def test_recomputing_with_a_bias_changes_nothing() -> None:
+    for shared in (True, False):
+        encoder = with_bias(shared).train()
+        gradients = []
+        for encoder.checkpointing in (False, True):
+            encoder.zero_grad()
+            encoder(X).x.square().sum().backward()
+            gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
+        for plain, recomputed in zip(*gradients, strict=True):
+            torch.testing.assert_close(recomputed, plain)
 
 
 class Padded:

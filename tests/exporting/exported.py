@@ -21,6 +21,13 @@ CLASSES = ["cat", "dog", "<b>|`x`"]
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit", {**IMAGE, "num_classes": 3}),
     "vit-clips": ("vit", {**VIDEO, "num_classes": 3, "pool": "mean"}),
+    "beit": ("beit", {**IMAGE, "tokenizer_size": "debug", "vocab": 20}),
+    "beit-finetune": ("beit:finetune", {**IMAGE, "num_classes": 3}),
+    "beit-finetune-class": ("beit:finetune", {**IMAGE, "num_classes": 3, "pool": "class"}),
+    "beit-finetune-absolute": (
+        "beit:finetune",
+        {**IMAGE, "num_classes": 3, "positions": "absolute", "layer_scale": 0.0},
+    ),
     "mae": ("mae", IMAGE),
     "mae-plain": ("mae", {**IMAGE, "normalize": None, "ratio": 0.5}),
     "mae-finetune": ("mae:finetune", {**IMAGE, "num_classes": 3}),

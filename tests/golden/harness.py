@@ -93,8 +93,11 @@ def tubes(noise: Tensor, grid: tuple[int, ...], ratio: float) -> Mask:
 
 
 def largest_masked(noise: Tensor, grid: tuple[int, ...], ratio: float) -> Mask:
-    """The places with the largest noise are hidden (MaskFeat, on the grid that masks are drawn on)."""
-    assert tuple(noise.shape[1:]) == tuple(grid), f"masks of {tuple(noise.shape[1:])}, ours are drawn on {grid}"
+    """The places with the largest noise are hidden, as many as the share rounded down; both in the grid's order (MaskFeat, on the grid
+    that masks are drawn on; BEiT)."""
+    assert tuple(noise.shape[1:]) in (tuple(grid), (torch.Size(grid).numel(),)), (
+        f"masks of {tuple(noise.shape[1:])}, ours: {grid}"
+    )
     order = noise.flatten(1).argsort(dim=1, descending=True)
     parts = order.tensor_split([int(ratio * order.shape[1])], dim=1)
     return Mask(parts[1].sort().values, parts[0].sort().values)
@@ -159,6 +162,10 @@ def quantity(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @quantity
 def loss(run: Pass) -> Tensor:
     """Of the objective; of labels the plain cross-entropy, since smoothing belongs to a training, not to a network."""
+    if "token_ids" in run.batch:  # in the place of a tokenizer's
+        assert run.mask is not None
+        wanted = run.batch["token_ids"].long().gather(1, run.mask.masked)
+        return run.objective.loss(run.objective.predict(run.batch, run.mask)[0], wanted)
     if isinstance(run.objective, Supervised):
         assert run.labels is not None, "the yaml file gives no labels"
         return functional.cross_entropy(run.objective.logits(run.batch), run.labels)
@@ -238,6 +245,14 @@ def positions(run: Pass, part: str, kind: str = "") -> Tensor:
     """Of `part` (encoder, decoder) at all places; "class" puts the class token's row of zeros in front."""
     table = run.objective.get_submodule(part).positions(coordinates(run.grid)[None], run.grid)
     return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1) if kind == "class" else table
+
+
+@quantity
+def distances(run: Pass, block: str = "") -> Tensor:
+    """Which row of its table of relative positions each pair of tokens has; of a block, where each has a table."""
+    bias = run.objective.encoder.attention_bias
+    bias = bias[int(block)] if block else bias
+    return bias.rows(coordinates(run.grid)[None], run.grid)[0]
 
 
 @quantity
@@ -373,7 +388,8 @@ def build(golden: Golden, state: dict[str, Tensor]) -> tuple[Objective, dict[str
     own = dict(objective.named_parameters()) | dict(objective.named_buffers())
     strange = {name for name in converted.state if name not in own or own[name].shape != converted.state[name].shape}
     assert not strange, f"of no use here: {strange}"
-    missing = {name for name, _ in objective.named_parameters()} - converted.state.keys()
+    learned = {name for name, parameter in objective.named_parameters() if parameter.requires_grad}
+    missing = learned - converted.state.keys()
     assert not missing, f"not of the reference: {missing}"
     return objective, converted.state
 
@@ -400,6 +416,7 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
         batch = {key: torch.stack([inputs[view] for view in facts["views"]], dim=1)}
     else:
         batch = {key: inputs[facts.get("inputs", {}).get(key, key)] for key in objective.towers}
+    batch |= {name: x for name, x in inputs.items() if name == "token_ids"}
 
     mask = None
     if isinstance(objective, MaskedAutoencoder):

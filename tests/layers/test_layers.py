@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unveil.errors import UserError
-from unveil.layers import Attention, Block, Dropout, DropPath, run_blocks, seed_dropout
-from unveil.layers.initialise import xavier
+from unveil.layers import Attention, Block, Dropout, DropPath, preactivated, run_blocks, seed_dropout
+from unveil.layers.initialise import by_depth, fan_in, truncated, xavier
 
 
 @pytest.mark.parametrize("bias", [True, False, "qv"])
@@ -141,3 +141,43 @@ def test_xavier() -> None:
     assert layer.weight.abs().max().item() <= (6 / 150) ** 0.5
     assert layer.weight.std().item() == pytest.approx((2 / 150) ** 0.5, rel=0.05)
     assert not layer.bias.any()
+
+
+def test_truncated() -> None:
+    layer = nn.Linear(200, 100)
+    truncated(layer)
+    assert layer.weight.abs().max() <= 0.02
+    assert layer.weight.abs().max() > 0.019
+    assert not layer.bias.any()
+
+
+def test_deeper_blocks_begin_smaller() -> None:
+    encoder = nn.Module()
+    encoder.blocks = nn.ModuleList(Block(16, 2) for _ in range(3))
+    by_depth(encoder)
+    for number, block in enumerate(encoder.blocks, start=1):
+        for layer in (block.attn.proj, block.mlp.fc2):
+            assert layer.weight.abs().max() <= 0.02 / (2 * number) ** 0.5
+            assert layer.weight.abs().max() > 0.015 / (2 * number) ** 0.5
+        assert block.mlp.fc1.weight.abs().max() > 0.015
+
+
+def test_fan_in_keeps_the_variance() -> None:
+    torch.manual_seed(0)
+    for layer, x in (
+        (nn.Conv2d(64, 256, 3), torch.randn(2, 64, 16, 16)),
+        (nn.Linear(500, 256), torch.randn(64, 500)),
+    ):
+        fan_in(layer)
+        assert layer(x).std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_a_preactivated_block_adds_its_branch_with_a_gain() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 5, 5)
+    block = preactivated(8, 8, (3, 3, 3, 1), gain=0.25)
+    branch = x
+    for conv in (part for part in block.branch if isinstance(part, nn.Conv2d)):
+        branch = conv(branch.relu())
+    torch.testing.assert_close(block(x), x + 0.25 * branch)
+    assert preactivated(8, 12, (3, 3, 3, 1), gain=1)(x).shape == (2, 12, 5, 5)

@@ -11,7 +11,9 @@ REACH = 3
 """Standard deviations of the widest blur that its kernel covers on either side."""
 
 
-def ColorJitter(brightness: float, contrast: float, saturation: float, hue: float, p: float = 1.0) -> v2.Transform:
+def ColorJitter(
+    brightness: float, contrast: float, saturation: float, hue: float = 0.0, p: float = 1.0
+) -> v2.Transform:
     """With probability `p`, factors of brightness, contrast and saturation within 1 ± these, and a shift of the hue, in random order.
 
     Args:

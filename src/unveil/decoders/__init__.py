@@ -1,6 +1,7 @@
 """Visible features → predictions at the places asked for."""
 
+from unveil.decoders.dalle import DalleDecoder
 from unveil.decoders.linear import LinearDecoder
 from unveil.decoders.transformer import TransformerDecoder
 
-__all__ = ["LinearDecoder", "TransformerDecoder"]
+__all__ = ["DalleDecoder", "LinearDecoder", "TransformerDecoder"]

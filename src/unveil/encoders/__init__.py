@@ -1,6 +1,7 @@
 """Signals → features."""
 
 from unveil.encoders.conv_stem import ConvStem
+from unveil.encoders.dalle import DALLE, DalleEncoder, DalleSize, VisualTokenizer
 from unveil.encoders.encoder import Encoder
 from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
 from unveil.encoders.resnet import DEPTHS, Inflation, ResNet, pyramid, stage
@@ -10,12 +11,15 @@ from unveil.encoders.text import TextTransformer
 from unveil.encoders.vit import SIZES, Dimensions, Size, ViT, dimensions
 
 __all__ = [
+    "DALLE",
     "DEPTHS",
     "MVIT",
     "MVITV2",
     "S3D",
     "SIZES",
     "ConvStem",
+    "DalleEncoder",
+    "DalleSize",
     "Dimensions",
     "Encoder",
     "Inception",
@@ -29,6 +33,7 @@ __all__ = [
     "Stem",
     "TextTransformer",
     "ViT",
+    "VisualTokenizer",
     "dimensions",
     "pyramid",
     "scales",

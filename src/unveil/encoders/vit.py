@@ -68,7 +68,8 @@ class ViT(Encoder):
         embed: raw patches [B, N, P] → [B, N, D]; None for one linear layer.
         positions: added to the embedded patches: `(coords, grid) → [B, N, D]`; None for none.
         attention_bias: added to the scores of every block, for relative positions: `(coords, grid, prefix) → [B or 1,
-            heads, M + N, M + N]`, where `prefix` counts the class tokens; None for none.
+            heads, M + N, M + N]`, where `prefix` counts the class tokens. One for all blocks, or a `ModuleList` with one
+            for each; weights of the former begin all of the latter. None for none.
         class_token: put a learned token in front.
         masked: what becomes of masked tokens: "drop" leaves them out, "replace" puts a learned token in their place.
         pool: how tokens become one vector: "mean" over them, or the "class" token.
@@ -80,6 +81,7 @@ class ViT(Encoder):
         layer_scale: see `Block`.
         norm_first: another norm, before the blocks (CLIP).
         layer_norm, act: of the blocks, see there; the norms outside are of the same kind.
+        initialise: sets the first values of the linear layers.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class ViT(Encoder):
         norm_first: bool = False,
         layer_norm: Callable[[int], nn.Module] = LayerNorm,
         act: Callable[[], nn.Module] = nn.GELU,
+        initialise: Callable[[nn.Module], None] = xavier,
     ):
         super().__init__()
         if pool == "class" and not class_token:
@@ -121,7 +124,7 @@ class ViT(Encoder):
         )
         self.norm = layer_norm(self.width) if norm == "tokens" else None
         self.fc_norm = layer_norm(self.width) if norm == "pooled" else None
-        xavier(self)
+        initialise(self)
         for token in (self.class_token, self.mask_token):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
@@ -159,12 +162,13 @@ class ViT(Encoder):
             prefix = self.class_token.expand(x.shape[0], -1, -1)  # len(x) would fix an export's batch
         tokens = tokens._replace(x=embedded, prefix=prefix)
 
-        attention_mask = tokens.attention_mask()
-        if self.attention_bias is not None:
-            bias = self.attention_bias(tokens.coords, tokens.grid, 0 if prefix is None else prefix.shape[1])
-            attention_mask = bias if attention_mask is None else bias.masked_fill(~attention_mask, float("-inf"))
+        blocks = self.blocks[: self._stop(layer)]
         sequence = tokens.sequence() if self.norm_first is None else self.norm_first(tokens.sequence())
-        sequence = run_blocks(self.blocks[: self._stop(layer)], sequence, attention_mask, recompute=self.checkpointing)
+        if isinstance(self.attention_bias, nn.ModuleList):
+            for block, bias in zip(blocks, self.attention_bias, strict=False):
+                sequence = run_blocks([block], sequence, _scores(tokens, bias), recompute=self.checkpointing)
+        else:
+            sequence = run_blocks(blocks, sequence, _scores(tokens, self.attention_bias), recompute=self.checkpointing)
         if layer is None and self.norm is not None:
             sequence = self.norm(sequence)
         return tokens.split(sequence)
@@ -178,11 +182,14 @@ class ViT(Encoder):
         return pooled if self.fc_norm is None else self.fc_norm(pooled)
 
     def adapt(self, state: dict[str, Any], prefix: str = "") -> list[str]:
-        """Resample an embedding made for patches of another size, in place; returns the names of what was changed.
+        """Make weights of another such network this one's, in place; returns the names of what was changed.
 
-        A weight does not tell the shape of its patches. Square ones of this network's length are assumed, or, where there
-        are none of so many values, this network's own of another length: an image's weights then make a clip's.
+        A bias of the attention that all blocks shared is given to each that has its own. An embedding made for patches of
+        another size is resampled. A weight does not tell the shape of its patches: square ones of this network's length are
+        assumed, or, where there are none of so many values, this network's own of another length; an image's weights then
+        make a clip's.
         """
+        self._share_bias(state, f"{prefix}attention_bias.")
         name = f"{prefix}embed.weight"
         weight, patchify = state.get(name), self.patchify
         if weight is None or not isinstance(self.embed, nn.Linear) or not isinstance(patchify, Patchify):
@@ -203,6 +210,14 @@ class ViT(Encoder):
         state[name] = resample(weight, before, patchify.size)
         return [name]
 
+    def _share_bias(self, state: dict[str, Any], prefix: str) -> None:
+        if not isinstance(self.attention_bias, nn.ModuleList) or not len(self.attention_bias):
+            return
+        for part in self.attention_bias[0].state_dict():
+            shared = state.pop(f"{prefix}{part}", None)
+            if shared is not None:
+                state.update({f"{prefix}{number}.{part}": shared for number in range(len(self.attention_bias))})
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         self.adapt(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -210,6 +225,15 @@ class ViT(Encoder):
     def layer_of(self, name: str) -> int:
         """Layer of a parameter, by its name here: 0 embedding, 1 … depth blocks, depth + 1 after them."""
         part, *rest = name.split(".")
-        if part == "blocks":
+        if part == "blocks" or (part == "attention_bias" and isinstance(self.attention_bias, nn.ModuleList)):
             return int(rest[0]) + 1
-        return self.depth + 1 if part in ("norm", "fc_norm") else 0
+        return self.depth + 1 if part in ("norm", "fc_norm", "attention_bias") else 0
+
+
+def _scores(tokens: Tokens, bias: nn.Module | None) -> Tensor | None:
+    """What is added to the scores of a block, or which may attend to which; None for nothing."""
+    valid = tokens.attention_mask()
+    if bias is None:
+        return valid
+    added = bias(tokens.coords, tokens.grid, 0 if tokens.prefix is None else tokens.prefix.shape[1])
+    return added if valid is None else added.masked_fill(~valid, float("-inf"))

@@ -16,6 +16,7 @@ from torch import nn
 from unveil.errors import UserError
 from unveil.evaluation.accuracy import accuracy
 from unveil.evaluation.attentive import attentive_probe
+from unveil.evaluation.codebook import CodeBook, codebook
 from unveil.evaluation.features import Features, extract, extract_tokens, pooled
 from unveil.evaluation.knn import TEMPERATURE, K, knn, knn_accuracy
 from unveil.evaluation.language import recalls, retrieval, zero_shot
@@ -25,11 +26,13 @@ from unveil.evaluation.report import Report, summarise
 
 __all__ = [
     "EVALUATORS",
+    "CodeBook",
     "Features",
     "Report",
     "Subject",
     "accuracy",
     "attentive_probe",
+    "codebook",
     "extract",
     "extract_tokens",
     "knn",

@@ -185,7 +185,7 @@ def _answers(run: Run, architecture: str, model: Any, x: Tensor) -> tuple[Tensor
         return objective.logit_scale.exp() * image @ text.T, model(input_ids=ids, pixel_values=x).logits_per_image
     if architecture.endswith("Classification"):
         return objective.logits({key: x}), model(pixels).logits
-    if not architecture.endswith("PreTraining"):
+    if not architecture.endswith(("PreTraining", "MaskedImageModeling")):
         return run.encoder(x).sequence(), model(pixels).last_hidden_state
     batch = {key: x, "seed": torch.arange(len(x))}
     mask = objective.masked(batch)
@@ -194,6 +194,9 @@ def _answers(run: Run, architecture: str, model: Any, x: Tensor) -> tuple[Tensor
     ours = objective.predict(batch, mask)[0]
     if architecture == "VideoMAEForPreTraining":
         return ours, model(pixels, bool_masked_pos=hidden.bool()).logits
+    if architecture == "BeitForMaskedImageModeling":
+        found = model(pixels, bool_masked_pos=hidden.bool()).logits
+        return ours, found.gather(1, mask.masked[..., None].expand(-1, -1, found.shape[-1]))
     found = model(pixels, noise=hidden).logits  # what has the least noise stays visible
     return ours, found.gather(1, mask.masked[..., None].expand(-1, -1, found.shape[-1]))
 

@@ -54,7 +54,8 @@ def onnx_program(network: Network, x: Tensor) -> tuple[bytes, Deviation]:
         raise UserError(
             f"--format onnx: the network takes {size / 1e9:.1f} GB, and an ONNX file at most 2. Use --format torch or safetensors."
         )
-    with _quiet():
+    # Without gradients in either pass: which kernel of attention is taken, and so the layout of its result, depends on them.
+    with _quiet(), torch.no_grad():
         made = torch.onnx.export(
             _traced(network, x),
             (),

@@ -1,4 +1,4 @@
-"""What a network leaves out at random while it learns: single values (dropout), whole residual branches (stochastic depth).
+"""What is random in a network while it learns: values and branches that are left out (dropout, stochastic depth), noise.
 
 Every sample draws from its own seed, so what is left out does not depend on the samples with which it shares a micro-batch
 or a process. That is what makes two processes equal to one.
@@ -7,11 +7,13 @@ or a process. That is what makes two processes equal to one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 _BITS = 24  # as many as a float32 holds
+_GUMBEL = 0x6A09E667F3BCC908  # so that noise does not repeat what dropout and masks draw from the same seed
 
 
 class Dropout(nn.Module):
@@ -51,9 +53,7 @@ class Dropout(nn.Module):
         if rest:
             raise ValueError(f"dropout was seeded for {len(self.seeds)} samples, and meets {shape[0]}")
         samples = (self.seeds + _mixed(torch.arange(views, device=device))[:, None]).flatten()
-        values = torch.arange(math.prod(shape[1:]), device=device)
-        bits = _mixed(samples[:, None] + _mixed(values)) & (2**_BITS - 1)
-        return (bits.float() / 2**_BITS).view(shape)
+        return (_bits(samples, shape[1:]).float() / 2**_BITS).view(shape)
 
 
 class DropPath(Dropout):
@@ -62,6 +62,26 @@ class DropPath(Dropout):
     def forward(self, x: Tensor) -> Tensor:
         """[B, …] → [B, …]."""
         return self._dropped(x, (x.shape[0], *[1] * (x.ndim - 1)))
+
+
+def gumbel(seeds: Tensor, shape: Sequence[int]) -> Tensor:
+    """Noise of the standard Gumbel distribution, each sample's from its own seed.
+
+    Args:
+        seeds: int64 [B].
+        shape: of one sample.
+
+    Returns:
+        float32 [B, *shape], on the device of `seeds`.
+    """
+    uniform = (_bits(_mixed(seeds ^ _GUMBEL), shape).float() + 0.5) / 2**_BITS  # neither 0 nor, in effect, 1
+    return -(-uniform.clamp(max=1 - 2**-_BITS).log()).log().view(len(seeds), *shape)
+
+
+def _bits(samples: Tensor, shape: Sequence[int]) -> Tensor:
+    """24 random bits for every value of every sample, of seeds that are mixed already: int64 [B, prod(shape)]."""
+    values = torch.arange(math.prod(shape), device=samples.device)
+    return _mixed(samples[:, None] + _mixed(values)) & (2**_BITS - 1)
 
 
 def seed_dropout(network: nn.Module, seeds: Tensor) -> None:

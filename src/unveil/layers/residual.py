@@ -145,3 +145,33 @@ def antialiased(
         projected = ConvNorm(convolution(width_in, width, (1, 1)), norm(width))
         across = nn.Sequential(OrderedDict(pool=nn.Identity() if still else nn.AvgPool2d(steps), projected=projected))
     return Residual(branch, across, rectify())
+
+
+class Gain(nn.Module):
+    """A fixed factor."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def extra_repr(self) -> str:
+        return f"{self.factor:.4g}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def preactivated(width_in: int, width: int, kernels: Sequence[int], gain: float) -> Residual:
+    """Rectified convolutions at a quarter of the width, without norms; their sum is scaled and added (Ramesh et al. 2021).
+
+    Args:
+        width_in, width: of the map before and after; where they differ, the shortcut is projected.
+        kernels: sides of the convolutions.
+        gain: of the branch.
+    """
+    widths = [width_in, *[width // 4] * (len(kernels) - 1), width]
+    steps: list[nn.Module] = []
+    for before, after, kernel in zip(widths, widths[1:], kernels, strict=False):
+        steps += [nn.ReLU(), nn.Conv2d(before, after, kernel, padding=kernel // 2)]
+    across = nn.Conv2d(width_in, width, 1) if width_in != width else None
+    return Residual(nn.Sequential(*steps, Gain(gain)), across, nn.Identity())

@@ -10,17 +10,18 @@ from torch.nn import functional
 
 
 def cross_entropy(prediction: Tensor, target: Tensor, smoothing: float = 0.0, weight: Tensor | None = None) -> Tensor:
-    """Softmax cross-entropy, the mean over samples.
+    """Softmax cross-entropy, the mean over samples, or over all places of all samples.
 
     Args:
-        prediction: logits [B, classes].
-        target: class indices [B] int64, or probabilities [B, classes] (mixup, cutmix).
+        prediction: logits [B, classes] or [B, N, classes].
+        target: class indices [B] or [B, N] int64, or probabilities [B, classes] (mixup, cutmix).
         smoothing: share of the target that is spread evenly over all classes.
         weight: of each class [classes].
     """
     # PyTorch's own mean divides by the weights of the batch, and so depends on which samples share a micro-batch.
+    target = target.flatten() if target.ndim < prediction.ndim else target.flatten(0, -2)
     return functional.cross_entropy(
-        prediction.float(), target, weight=weight, label_smoothing=smoothing, reduction="none"
+        prediction.float().flatten(0, -2), target, weight=weight, label_smoothing=smoothing, reduction="none"
     ).mean()
 
 

@@ -1,6 +1,7 @@
 """A batch → {"loss": scalar, …}."""
 
 from unveil.objectives.agreement import Agreement, directions, spread
+from unveil.objectives.dvae import DiscreteVAE
 from unveil.objectives.masked import MaskedAutoencoder, Reconstruction
 from unveil.objectives.objective import Objective
 from unveil.objectives.supervised import Supervised
@@ -8,6 +9,7 @@ from unveil.objectives.two_tower import TwoTower
 
 __all__ = [
     "Agreement",
+    "DiscreteVAE",
     "MaskedAutoencoder",
     "Objective",
     "Reconstruction",

@@ -20,13 +20,13 @@ class Reconstruction(NamedTuple):
 
     Attributes:
         input: what was to be seen.
-        masked: the same with its masked patches at zero, the mean colour.
+        masked: the same with its masked patches at zero, the mean colour; None where nothing was masked.
         predicted: the same with its masked patches predicted.
         wanted: the same with its masked patches drawn as they should have been predicted, where that is not the input itself.
     """
 
     input: Tensor
-    masked: Tensor
+    masked: Tensor | None
     predicted: Tensor
     wanted: Tensor | None = None
 
@@ -67,6 +67,11 @@ class MaskedAutoencoder(Objective):
     @property
     def towers(self) -> dict[str, nn.Module]:
         return {self.key: self.encoder}
+
+    @property
+    def drawable(self) -> bool:
+        """Whether `reconstruct` has something to draw."""
+        return isinstance(self.target, Drawable)
 
     def masked(self, batch: dict[str, Tensor]) -> Mask:
         """The mask of each sample, drawn from its seed."""

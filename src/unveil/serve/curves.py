@@ -35,6 +35,11 @@ KINDS = (
     Kind("Accuracy", {"top1": "training", "val_top1": "validation"}, percent=True),
     Kind("Mean average precision", {"val_map": "validation"}, percent=True),
     Kind("kNN accuracy", {"knn": "validation"}, percent=True),
+    Kind("Parts of the loss: reconstruction", {"reconstruction": "training"}),
+    Kind("Parts of the loss: divergence of codes (nats)", {"kl": "training"}),
+    Kind("Code book: perplexity", {"perplexity": "training"}),
+    Kind("Code book: codes in use", {"codes_used": "training"}, percent=True),
+    Kind("Temperature", {"temperature": "training"}),
     Kind("RankMe (effective rank)", {"rankme": "training"}),
     Kind(
         "Spread (0: one point, 1: everywhere)",
@@ -73,12 +78,13 @@ def points(log: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, floa
     return found
 
 
-def draw(lines: Sequence[Sequence[tuple[float, float]]], percent: bool = False) -> str:
+def draw(lines: Sequence[Sequence[tuple[float, float]]], percent: bool = False, over: str = "step") -> str:
     """An SVG element. A long line is drawn faintly as it is and boldly as a running mean; a short one with dots.
 
     Args:
         lines: points (step, value), ascending in step.
         percent: write values as per cent.
+        over: what the steps are.
     """
     xs = [x for line in lines for x, _ in line]
     ys = [y for line in lines for _, y in line]
@@ -112,7 +118,7 @@ def draw(lines: Sequence[Sequence[tuple[float, float]]], percent: bool = False) 
         if len(line) <= 40:
             for x, y in line:
                 u, v = place(x, y)
-                tip = f"step {number(x)}: {number(y, percent)}"
+                tip = f"{over} {number(x)}: {number(y, percent)}"
                 parts.append(
                     f'<circle class="dot s{i}" cx="{u:.1f}" cy="{v:.1f}" r="2.6"><title>{tip}</title></circle>'
                 )

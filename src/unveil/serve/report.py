@@ -79,6 +79,7 @@ def _pictures(run: Run) -> dict[str, Any]:
         "strips": [],
         "neighbours": [],
         "gallery": 0,
+        "codebook": None,
         "answers": [],
         "answers_held_out": False,
         "missing": "",
@@ -91,8 +92,10 @@ def _pictures(run: Run) -> dict[str, Any]:
     if manifest is None or not len(manifest):
         return {**found, "missing": "The run folder holds no manifest.parquet: there are no samples to show."}
     unreadable = []
-    if hasattr(run.objective, "reconstruct"):
+    if getattr(run.objective, "drawable", False):
         found["strips"], unreadable = samples.reconstructions(run, held_out or manifest)
+    if hasattr(run.objective, "codes"):
+        found["codebook"] = samples.code_use(run, held_out or manifest)
     if hasattr(run.objective, "logits"):
         found["answers"], found["answers_held_out"] = samples.answers(run, held_out or manifest), bool(held_out)
         unreadable = [card for card in found["answers"] if card["error"]]
@@ -121,6 +124,7 @@ def _facts(run: Run, log: list[dict[str, Any]], bad: list[dict[str, Any]]) -> li
             ("val_map", "validation mAP", True),
             ("knn", "kNN accuracy", True),
             ("rankme", "RankMe", False),
+            ("perplexity", "perplexity of codes", False),
             ("feature_std", "spread of features", False),
         ):
             line = points(log, key)

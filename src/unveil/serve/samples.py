@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,14 @@ from torch import Tensor
 from unveil.data.manifest import Manifest, Row, label_names
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
+from unveil.serve.curves import draw
 from unveil.serve.figures import SMALLEST, data_uri, enlarged, filmstrip, pixels
 from unveil.serve.windows import prepared
 
 if TYPE_CHECKING:
     from unveil.run import Run
 
+COLLAPSED = 0.01  # perplexity of codes below which a code book serves nothing, as a share of what it could be
 SECONDS = 60.0  # spent on neighbours at most: a report of a large network on a CPU is not to take an hour
 
 
@@ -86,6 +89,43 @@ def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[
             {"picture": uri, "rows": list(rows), "name": _name(sample.row), "path": sample.row.path, "tiny": tiny}
         )
     return strips, unreadable
+
+
+def code_use(run: Run, manifest: Manifest, count: int = 128, seconds: float = SECONDS) -> dict[str, Any] | None:
+    """How a tokenizer uses its codes on at most so many samples, in words and as a chart; None where none can be read."""
+    from unveil.evaluation import codebook
+
+    samples, begun = 0, time.monotonic()
+
+    def signals() -> Iterator[Tensor]:
+        nonlocal samples
+        for sample in read(run, manifest, spread(manifest, count)):
+            if isinstance(sample, Sample):
+                samples += 1
+                yield sample.x[None]
+            if time.monotonic() - begun > seconds:
+                return
+
+    found = codebook(run.objective, signals(), run.recipe.data.signal.key, run.device)
+    if not samples:
+        return None
+    counts = found.counts.sort(descending=True).values.tolist()
+    places, met = sum(counts), sum(n > 0 for n in counts)
+    chance = 1 - math.exp(-places / len(counts))  # of a code to be met, were all alike often
+    warning = ""
+    if found.perplexity < COLLAPSED * min(len(counts), places):
+        warning = "That is a small part of them: the code book has collapsed, or is too young. A larger --beta spreads the codes."
+    elif found.used < chance / 2:
+        warning = f"Were all alike often, {chance:.0%} of them would have been met."
+    return {
+        "vocab": f"{len(counts):,}",
+        "used": f"{met:,}",
+        "samples": samples,
+        "places": f"{places:,}",
+        "perplexity": f"{found.perplexity:,.1f}",
+        "warning": warning,
+        "svg": draw([[(i + 1.0, float(n)) for i, n in enumerate(counts[: max(2, met)])]], over="code"),
+    }
 
 
 def neighbours(

@@ -34,7 +34,7 @@ from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
 from unveil.training.log import Log, make_loggers
 from unveil.training.monitor import Monitor
 from unveil.training.schedule import learning_rate, plan_steps, rates
-from unveil.training.start import start
+from unveil.training.start import borrow, start
 from unveil.training.weighting import inverse_frequency
 
 if TYPE_CHECKING:
@@ -156,6 +156,8 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
         processes.synchronised(fabric, objective)
     average = averaged(objective, recipe.ema) if recipe.ema else None
     resumed = checkpoint.latest(plan.out, objective, notes.append)
+    if resumed is None:  # a checkpoint holds them, and the other run may be gone since
+        notes += [borrow(objective, borrowed) for borrowed in recipe.borrowed]
     # Divided networks replace their parameters: optimisers are made afterwards.
     model = fabric.setup_module(objective)
     if average is not None:

@@ -1,4 +1,5 @@
-"""What is measured while a run trains: RankMe and spread always, kNN when labels exist, validation accuracy when it is supervised."""
+"""What is measured while a run trains: RankMe and spread always, kNN when labels exist, validation accuracy when it is supervised; of
+a tokenizer how it uses its codes."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Monitor:
     Pre-training: RankMe (2210.02885) and spread (`objectives.spread`) of mean-pooled embeddings of training samples, which show
     a collapse; what the objective has to say itself (`Objective.statistics`: of queues); with labels also
     kNN accuracy, gallery from the training split, queries from the validation split. Of pairs: `val_retrieval`, the mean of R@1
-    from signal to text and back among so many held out. Supervised: top-1 on the validation split, one view each.
+    from signal to text and back among so many held out. Of a tokenizer its codes' perplexity and the share of them that it uses,
+    on the training samples. Supervised: top-1 on the validation split, one view each.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Monitor:
     @torch.no_grad()
     def measure(self, objective: nn.Module, device: torch.device) -> dict[str, float]:
         """Numbers for the log; the network is put back into training mode by the loop."""
-        from unveil.evaluation import EVALUATORS, Subject, accuracy, extract, rankme, retrieval
+        from unveil.evaluation import EVALUATORS, Subject, accuracy, codebook, extract, rankme, retrieval
 
         objective.eval()
         data = replace(self.data, clips=1, crops=1)
@@ -80,6 +82,9 @@ class Monitor:
         features = extract(encoder, batches(self.sample), data.signal.key, device).x
         numbers = {"rankme": rankme(features), "feature_std": float(spread(functional.normalize(features, dim=1)))}
         numbers |= objective.statistics()  # type: ignore[operator]
+        if hasattr(objective, "codes"):
+            signals = (batch[data.signal.key].flatten(0, 1) for batch in batches(self.sample))
+            numbers |= codebook(objective, signals, data.signal.key, device).metrics
         if self.queries is not None:
             subject = Subject(None, encoder, data.signal.key, self.classes, device)
             metrics = EVALUATORS["knn"](subject, batches(self.sample), batches(self.queries)).metrics

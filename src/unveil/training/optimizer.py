@@ -15,7 +15,7 @@ from unveil.recipe import Optimizer
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay applies: to matrices, not to biases, norms, tokens and position tables (MAE, A.2; BEiT)."""
-    return parameter.ndim > 1 and not any(part in name for part in ("token", "positions"))
+    return parameter.ndim > 1 and "positions" not in name and "token" not in name.rpartition(".")[2]
 
 
 def groups(objective: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:

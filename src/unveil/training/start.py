@@ -1,4 +1,4 @@
-"""`--start`: weights of another run, or of a file, into a new network; and what did not fit, by name."""
+"""Weights to begin with: of another run or a file for the whole (`--start`), or of another run for a part of it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import nn
 from unveil.errors import UserError
 from unveil.fitting import Fitted, fit
 from unveil.objectives import Objective
+from unveil.recipe import Borrowed
 from unveil.run import Run
 from unveil.state_dict import read_state_dict
 
@@ -69,3 +70,21 @@ def start(objective: nn.Module, source: str | Path) -> Fitted:
             f"It holds: {', '.join(list(state)[:4])} …; this network: {', '.join(list(own)[:4])} …{foreign}"
         )
     return report
+
+
+def borrow(objective: nn.Module, borrowed: Borrowed) -> str:
+    """Give a part of the objective the weights of another run's part; returns a sentence about it.
+
+    Raises:
+        UserError: there is no such run, or its part has other shapes.
+    """
+    path = Run(borrowed.run).path / "weights.safetensors"
+    if not path.is_file():
+        raise UserError(f"{borrowed.flag} {borrowed.run}: the run has no weights yet. Let it finish first.")
+    beginning = f"{borrowed.theirs}."
+    state = {name.removeprefix(beginning): x for name, x in read_state_dict(path).items() if name.startswith(beginning)}
+    try:
+        objective.get_submodule(borrowed.part).load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{borrowed.flag} {borrowed.run}: its weights do not fit here: {error}") from error
+    return f"{borrowed.part} is that of {borrowed.run}: {len(state)} tensors"

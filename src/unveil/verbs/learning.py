@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unveil.errors import UserError
 from unveil.flags import learns_from_labels
-from unveil.job import Paths, carry_out, finetuning_of, supervised_of
+from unveil.job import Paths, carry_out, finetuning_of, trained_of
 
 if TYPE_CHECKING:
     from unveil.recipe import Recipe
@@ -67,7 +67,8 @@ def train(
     """Learn from labels, from scratch (or from --start).
 
     Args:
-        recipe: name of a system. For one that pre-trains, its fine-tuning network is trained from random weights.
+        recipe: name of a system. For one that pre-trains, its fine-tuning network is trained from random weights; one that has
+            none, such as a tokenizer (dvae), is trained itself, and needs no labels: there `pretrain` is the same.
         data: labelled files: a folder per class, or a folder with labels.csv; may be given several times.
         out: run folder to write. If it holds the same run, that run is resumed.
         start: run folder or weights file to start from.
@@ -79,4 +80,4 @@ def train(
     Raises:
         UserError: a folder, a flag or a file is wrong; the text says which.
     """
-    return carry_out("train", supervised_of(recipe), data, out, start, flags)
+    return carry_out("train", trained_of(recipe), data, out, start, flags)

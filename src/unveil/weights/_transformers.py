@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unveil.encoders import ViT
 from unveil.errors import UserError
-from unveil.layers import Block
+from unveil.layers import Block, RelativePositionBias
 from unveil.layers.block import LayerScale
 from unveil.tokens import Patchify, Positions
 from unveil.weights import _vit
@@ -31,6 +31,9 @@ BLOCK = {
     "attn.q_bias": "attention.attention.q_bias",
     "attn.v_bias": "attention.attention.v_bias",
     "attn.proj.": "attention.output.dense.",
+    "attn.relative_position_bias_table": "attention.attention.relative_position_bias.relative_position_bias_table",
+    "gamma_1": "lambda_1",
+    "gamma_2": "lambda_2",
     "mlp.fc1.": "intermediate.dense.",
     "mlp.fc2.": "output.dense.",
 }
@@ -38,6 +41,8 @@ BLOCK = {
 ALIASES = {
     r"\bdecoder_encoder\.layer\.": "decoder_layers.",
     r"(^|\.)layers\.(?=\d)": r"\1encoder.layer.",
+    r"(encoder\.layer\.\d+\.)relative_position_bias\.": r"\1attention.attention.relative_position_bias.",
+    r"\bshared_position_bias\.": "encoder.relative_position_bias.",
     r"\battention\.q_proj\.": "attention.attention.query.",
     r"\battention\.k_proj\.": "attention.attention.key.",
     r"\battention\.v_proj\.": "attention.attention.value.",
@@ -153,7 +158,9 @@ def table_with_class(positions: nn.Module) -> Tensor:
     return torch.cat([torch.zeros_like(table[:, :1]), table], dim=1)
 
 
-def checked(encoder: nn.Module, qkv_bias: str, positions: tuple[str, ...], class_token: bool) -> ViT:
+def checked(
+    encoder: nn.Module, qkv_bias: str, positions: tuple[str, ...], class_token: bool, relative: bool = False
+) -> ViT:
     """The encoder, if one of their vision transformers can be it.
 
     Args:
@@ -161,6 +168,7 @@ def checked(encoder: nn.Module, qkv_bias: str, positions: tuple[str, ...], class
         qkv_bias: "all" or "qv": what their class has.
         positions: kinds of table that it can hold.
         class_token: whether it has one.
+        relative: whether it has a token for what is masked, and may have a bias of relative positions instead of a table.
 
     Raises:
         UserError: it cannot; the text says what is in the way.
@@ -172,17 +180,28 @@ def checked(encoder: nn.Module, qkv_bias: str, positions: tuple[str, ...], class
         wrong.append("its patches are embedded by more than a linear layer")
     elif encoder.patchify.stride != encoder.patchify.size:
         wrong.append("its patches overlap (--patch-stride)")
-    if encoder.attention_bias is not None:
+    biased = relative and relative_of(encoder) is not None
+    if encoder.attention_bias is not None and not biased:
         wrong.append("its attention has a bias of relative positions")
-    if encoder.masked != "drop":
+    if encoder.masked != "drop" and not relative:
         wrong.append("it puts a token in the place of what is masked")
     if (encoder.class_token is not None) != class_token:
         wrong.append("it has no class token" if class_token else "it has a class token")
-    wrong += _wrong_positions(encoder.positions, positions)
+    if not biased or encoder.positions is not None:
+        wrong += _wrong_positions(encoder.positions, positions)
+    if biased and encoder.positions is not None:
+        wrong.append("it has absolute and relative positions at once")
     wrong += _wrong_bias(encoder.blocks[0], qkv_bias)
     if wrong:
         raise UserError(refusal(wrong))
     return encoder
+
+
+def relative_of(encoder: ViT) -> RelativePositionBias | None:
+    """The bias of the attention by distance, that of the first block where each has its own; None where there is none."""
+    bias = encoder.attention_bias
+    first = bias[0] if isinstance(bias, nn.ModuleList) and len(bias) else bias
+    return first if isinstance(first, RelativePositionBias) else None
 
 
 def _wrong_positions(positions: nn.Module | None, kinds: tuple[str, ...]) -> list[str]:
@@ -228,7 +247,7 @@ def refusal(wrong: list[str]) -> str:
 
 def sizes(encoder: ViT) -> dict[str, Any]:
     """What their configurations of all vision transformers say."""
-    patchify, positions = cast(Patchify, encoder.patchify), cast(Positions, encoder.positions)
+    patchify, positions = cast(Patchify, encoder.patchify), relative_of(encoder) or cast(Positions, encoder.positions)
     patch = patchify.size[-2:]
     image = tuple(n * p for n, p in zip(positions.grid[-2:], patch, strict=True))
     return {
@@ -286,5 +305,7 @@ def revert(objective: nn.Module, encoder_only: bool = False) -> Reverted:
     if axes not in (2, 3):
         raise UserError(refusal([f"its signal has {axes} axes"]))
     masked = isinstance(objective, MaskedAutoencoder) and not encoder_only
+    if axes == 2 and encoder.blocks[0].get_submodule("attn").q_bias is not None:
+        return importlib.import_module("unveil.weights.beit").revert(objective, encoder_only)
     system = "videomae" if axes == 3 else "mae" if masked or encoder.fc_norm is not None else "vit"
     return importlib.import_module(f"unveil.weights.{system}").revert(objective, encoder_only)
