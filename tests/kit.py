@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unveil.masking import Mask
-from unveil.objectives import MaskedAutoencoder, Objective
+from unveil.objectives import Objective
 from unveil.recipe import Recipe
 
 BATCH = 4
@@ -23,9 +23,16 @@ CROP = 32
 FRAMES = 4
 CLASSES = 5
 SMALL = {
-    "size": "debug", "crop": CROP, "patch": 8, "frames": FRAMES, "num_classes": CLASSES, "tokenizer_size": "debug",
+    "size": "debug",
+    "crop": CROP,
+    "patch": 8,
+    "frames": FRAMES,
+    "num_classes": CLASSES,
+    "context": 8,
+    "vocabulary": 50,
+    "tokenizer_size": "debug",
     "vocab": 64,
-}  # fmt: skip
+}
 PLACEHOLDER = re.compile(r"TODO|XXX|lorem", re.IGNORECASE)
 
 
@@ -46,7 +53,13 @@ def batch_for(objective: Objective, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shapes = {"image": (3, CROP, CROP), "video": (3, FRAMES, CROP, CROP)}
     views = [objective.views] if objective.views > 1 else []
-    batch = {key: torch.randn(BATCH, *views, *shapes[key], generator=generator) for key in objective.towers}
+    signals = [key for key in objective.towers if key != "text"]
+    batch = {key: torch.randn(BATCH, *views, *shapes[key], generator=generator) for key in signals}
+    if text := objective.towers.get("text"):
+        ids = torch.randint(1, text.embed.num_embeddings, (BATCH, text.context), generator=generator)
+        batch["text"] = ids * (
+            torch.arange(text.context) < 4 + torch.arange(BATCH)[:, None]
+        )  # of different lengths, padded with 0
     batch["index"] = torch.arange(BATCH)
     batch["seed"] = torch.randint(2**62, (BATCH,), generator=generator)
     batch["label"] = torch.arange(BATCH) % CLASSES
@@ -58,8 +71,13 @@ def signal_of(objective: Objective, batch: dict[str, Tensor], key: str) -> Tenso
     return batch[key][:, 0] if objective.views > 1 else batch[key]
 
 
-def mask_for(objective: Objective, batch: dict[str, Tensor]) -> Mask | None:
-    return objective.masked(batch) if isinstance(objective, MaskedAutoencoder) else None
+def mask_for(objective: Any, batch: dict[str, Tensor]) -> Any:
+    """What the objective masks: a Mask, or one for each tower that has any; None if it masks nothing."""
+    return objective.masked(batch) if hasattr(objective, "masked") else None
+
+
+def masks_in(mask: Any) -> list[Mask]:
+    return [mask] if isinstance(mask, Mask) else list((mask or {}).values())
 
 
 def check_docstring(recipe: Callable[..., Recipe]) -> None:
@@ -185,13 +203,11 @@ def check_masks(recipe: Callable[..., Recipe]) -> None:
     """A sample's mask depends on its own seed alone, not on its neighbours in the batch."""
     objective = small(recipe).objective
     batch = batch_for(objective)
-    mask = mask_for(objective, batch)
-    if mask is None:
-        return
-    half = mask_for(objective, {key: value[2:] for key, value in batch.items()})
-    assert half is not None
-    assert torch.equal(mask.masked[2:], half.masked)
-    assert len({tuple(row) for row in mask.masked.tolist()}) > 1
+    whole = masks_in(mask_for(objective, batch))
+    halves = masks_in(mask_for(objective, {key: value[2:] for key, value in batch.items()}))
+    for mask, half in zip(whole, halves, strict=True):
+        assert torch.equal(mask.masked[2:], half.masked)
+        assert len({tuple(row) for row in mask.masked.tolist()}) > 1
 
 
 def check_checkpointing(recipe: Callable[..., Recipe]) -> None:

@@ -36,8 +36,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip = min((made / "test").rglob("*.mp4"))
     for name in ("clip.mp4", "long.mkv", "query.mp4"):
         shutil.copy(clip, root / name)
-    (root / "photos").mkdir()
     write_pictures(root / "photos")
+    write_pairs(root)
     for name, (reference, classes) in documents.CHECKPOINTS.items():
         state = state_of(read(reference))
         if classes:
@@ -50,6 +50,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = verbs.pretrain("videomae", data=root / "clips", out=root / "runs" / "a", **tiny)
     verbs.finetune(run.path, data=root / "labelled", out=root / "runs" / "b", **tiny)
     verbs.embed(run.path, data=root / "clips", out=root / "index", device="cpu", quiet=True)
+    stills = {name: value for name, value in tiny.items() if name != "frames"}
+    pairs = verbs.pretrain("flip", data=root / "pairs", out=root / "runs" / "flip", **stills)
+    verbs.embed(pairs.path, data=root / "photos", out=root / "pictures", device="cpu", quiet=True)
     of_tokenizer = {name: value for name, value in tiny.items() if name not in ("frames", "patch")} | {"max_steps": 0}
     verbs.train("dvae", data=root / "photos", out=root / "runs" / "tokenizer", **of_tokenizer)
     lost = {**tiny, "optimizer.lr": 1e30, "max_steps": 6, "schedule.warmup": 0}
@@ -65,8 +68,19 @@ def imported_vit(root: Path) -> Path:
 def write_pictures(folder: Path) -> None:
     from PIL import Image
 
+    folder.mkdir(parents=True, exist_ok=True)
     for number in range(4):
         Image.effect_mandelbrot((48, 40), (-2, -1.5, 1, 1.5), 10 + number).convert("RGB").save(folder / f"{number}.png")
+
+
+def write_pairs(root: Path) -> None:
+    """pairs/ with captions.csv, images/ with a folder for each class, names.txt."""
+    write_pictures(root / "pairs")
+    lines = [f"{number}.png,picture {number} of a fractal" for number in range(4) for _ in range(2)]
+    (root / "pairs" / "captions.csv").write_text("\n".join(["image,caption", *lines]) + "\n")
+    for name in ("cats", "dogs"):
+        write_pictures(root / "images" / name)
+    (root / "names.txt").write_text("a cat\na dog\n")
 
 
 def write_own_recipe(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from unveil.recipe import Recipe
     from unveil.run import Run
 
-BEGUN = {"manifest.parquet", "validation.parquet", "bad.jsonl"}
+BEGUN = {"manifest.parquet", "validation.parquet", "bad.jsonl", "tokenizer.json"}
 """What a kill can leave in a run folder that has no run.json yet: that is written last."""
 
 
@@ -66,6 +65,12 @@ def begin(
         _warn_of_copies(train_rows, held_out, how.quiet)
         if supervised:
             _settle_classes(manifest, flags, "multi_label" in own)
+        about_text = {}
+        if sketch.data.text is not None:
+            words = sketch.data.text.settle(train_rows, out, asked["start"], flags.get("vocabulary"))
+            flags["vocabulary"] = words["vocabulary"]
+            flags.pop("tokenizer", None)  # from here on it is the one in the folder
+            about_text = {"tokenizer": words}
         tables = {"manifest.parquet": train_rows, "validation.parquet": held_out}
         written = [
             beside.submit(_write, rows, out / name) for name, rows in tables.items() if rows is not None and len(rows)
@@ -87,6 +92,7 @@ def begin(
                 "bad": len(bad),
             },
             licence_of_start=_licence(asked["start"]),
+            **about_text,
         )
         info |= whole.result()
         for table in written:
@@ -116,7 +122,7 @@ def _divided(manifest: Manifest, fraction: float | None, seed: int) -> tuple[Man
 
     if fraction == 0:
         return manifest.select("train", ""), None
-    if manifest.classes or manifest.splits != [""]:
+    if manifest.classes or manifest.captioned or manifest.splits != [""]:
         return split(manifest, 0.1 if fraction is None else fraction, seed=seed)
     return manifest, None
 
@@ -188,6 +194,8 @@ def _bytes(manifest: Manifest, checked: bool = True) -> int:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from unveil.data import archives
+
     columns = [name for name in ("path", "size")[: 1 + checked] if name in manifest.table.column_names]
     files = manifest.table.select(columns)
     files = files if "size" in columns else files.append_column("size", pa.nulls(len(files), pa.int64()))
@@ -195,8 +203,8 @@ def _bytes(manifest: Manifest, checked: bool = True) -> int:
         files = files.group_by(["path", "size"]).aggregate([])
     total = pc.sum(files["size"]).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
     for path in files.filter(pc.field("size").is_null())["path"].to_pylist():
-        with suppress(OSError):
-            total += os.stat(path).st_size
+        with suppress(OSError, UserError):
+            total += archives.status(path)[0]
     return total
 
 

@@ -26,10 +26,10 @@ unveil VERB …                                learn from unlabelled signals; th
   pretrain RECIPE --data DIR --out RUN       learn from files without labels
   finetune RUN    --data DIR --out RUN       teach a pre-trained run to tell classes apart
   train RECIPE    --data DIR --out RUN       learn from labels, from scratch
-  evaluate RUN    --data DIR [--by knn]      top-1/5, per class, confusion matrix; knn, linear, attentive probes
+  evaluate RUN    --data DIR [--by knn]      top-1/5, per class, confusion matrix; probes; zero-shot, retrieval
   predict RUN     FILE …                     likeliest classes; one row per window of a long video
   embed RUN       --data DIR --out INDEX     embeddings as parquet
-  search INDEX    FILE                       what is most like a file
+  search INDEX    FILE or "TEXT"             what is most like a file, or fits a text
   report RUN                                 one HTML page about a run
   import FILE --recipe NAME --out RUN        a published checkpoint, or hub:NAME, as a run
   export RUN --format onnx                   its network for other programs: torch, onnx, huggingface, safetensors

@@ -94,6 +94,14 @@ def presets(recipe: Callable[..., Recipe]) -> dict[str, dict[str, Any]]:
     return getattr(module, "PRESETS", {}) if module else {}
 
 
+def _own(preset: Mapping[str, Any], recipe: Callable[..., Recipe]) -> Mapping[str, Any] | None:
+    """A preset's flags for one function of a module, which may be a mapping of mappings: {"videomae": {…}, "finetune": {…}}. None
+    where it has none for that function."""
+    if any(isinstance(value, Mapping) for value in preset.values()):
+        return preset.get(recipe.__name__)
+    return preset
+
+
 def expand(recipe: Callable[..., Recipe], preset: str | None, flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags with the preset's beneath them.
 
@@ -102,15 +110,13 @@ def expand(recipe: Callable[..., Recipe], preset: str | None, flags: Mapping[str
     """
     merged: dict[str, Any] = {}
     if preset:
-        known = presets(recipe)
+        known = {name: own for name, values in presets(recipe).items() if (own := _own(values, recipe)) is not None}
         if preset not in known:
             raise UserError(
                 f"--preset {preset}: {recipe.__name__} has no such preset."
                 + (f" It has: {', '.join(known)}." if known else " It has none.")
             )
-        own = known[preset]
-        # A preset of a module with two functions is a mapping of mappings: {"videomae": {…}, "finetune": {…}}.
-        merged.update(own.get(recipe.__name__, {}) if any(isinstance(v, Mapping) for v in own.values()) else own)
+        merged.update(known[preset])
     merged.update(flags)
     known_flags = {**field_flags(), **recipe_flags(recipe)}
     for name in merged:

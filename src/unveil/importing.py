@@ -45,6 +45,8 @@ def import_checkpoint(
     import torch
 
     from unveil import weights
+    from unveil.data import bpe
+    from unveil.data.captions import keep
     from unveil.hub import PREFIX
     from unveil.run import load, new_info
     from unveil.storage import write_json
@@ -72,8 +74,18 @@ def import_checkpoint(
         names = list(found.classes or ()) if own else class_names(classes, merged["num_classes"])
     elif classes:
         raise UserError(f"--classes {classes}: this run has no trained classifier, so no classes to name.")
+    text = None
+    if recipe.data.text is not None and recipe.data.text.source:
+        text = bpe.read(recipe.data.text.source)
+        if text.vocabulary > recipe.data.text.vocabulary:
+            raise UserError(
+                f"--tokenizer {recipe.data.text.source}: has {text.vocabulary} ids, the checkpoint {recipe.data.text.vocabulary}."
+            )
     if is_run:
         clear(out)
+    about_text = {}
+    if text is not None:
+        about_text = {"tokenizer": keep(text, out, f"read from {Path(merged.pop('tokenizer')).name}")}
     save_weights(out / "weights.safetensors", recipe.objective.state_dict())
     if (
         licence is None and found.classes is not None
@@ -94,6 +106,7 @@ def import_checkpoint(
         steps=0,
         imported={"file": file.name, "sha256": _digest(file), "system": system},
         licence_of_start=licence or f"unknown: weights from the file {file.name}, ask whoever made it",
+        **about_text,
     )
     write_json(out / "run.json", {**info, "status": "complete"})
     told = [f"{converted.recipe}, {', '.join(f'{name} {value}' for name, value in merged.items())}"]
@@ -105,6 +118,10 @@ def import_checkpoint(
     if names and classes is None and names != found.classes:
         told.append(
             f"the file does not name its {len(names)} classes: they are called {names[0]} … {names[-1]}; --classes names them"
+        )
+    if recipe.data.text is not None and text is None:
+        told.append(
+            "there is no tokenizer, and without it no text can be read: --tokenizer FILE (tokenizer.json or CLIP's merges)"
         )
     if begun_anew:
         told.append("there is no trained classifier: fine-tune the run before it predicts")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from unveil.data.captions import Captions
     from unveil.data.signals import Signal
     from unveil.objectives import Objective
 
@@ -35,6 +36,7 @@ class Data:
         mixup, cutmix: alpha of the Beta distribution; 0 for none. One of the two is drawn for each batch.
         repeats: crops taken from each decoded sample (repeated sampling; decode once).
         clips, crops: temporal and spatial views of a test sample, averaged after the softmax.
+        text: how a row's caption becomes the sample's `text`; None where none is wanted.
     """
 
     signal: Signal
@@ -49,6 +51,7 @@ class Data:
     repeats: int = 1
     clips: int = 1
     crops: int = 1
+    text: Captions | None = None
 
     def described(self) -> dict[str, Any]:
         """What is done to a file, as plain values for a run.json."""
@@ -59,6 +62,7 @@ class Data:
             "evaluation": [repr(step) for step in self.evaluation],
             "mean": self.mean,
             "std": self.std,
+            **({} if self.text is None else {"text": repr(self.text)}),
         }
 
 

@@ -6,6 +6,7 @@ best.safetensors      the weights that scored best on what is held out
 checkpoints/          what resumption needs: weights, optimiser, counters; the last two
 log.jsonl             one object a step
 manifest.parquet      what was trained on; validation.parquet: what was held out
+tokenizer.json        how texts became ids, where there are any
 bad.jsonl             files that could not be read, with the decoder's words
 nan/                  a step whose loss or gradient was not finite, for `unveil doctor RUN`
 """
@@ -140,6 +141,8 @@ class Run:
         from unveil.flags import build
 
         recipe = build(self.info["recipe"], **self.info["flags"])
+        if recipe.data.text is not None:
+            recipe.data.text.load(self.path, self.info.get("tokenizer", {}).get("sha256"))
         file = self.path / WEIGHTS[self.weights]
         if not file.is_file():
             why = "the run has not saved weights yet. Run its command again to go on."
@@ -193,7 +196,7 @@ class Run:
 
         return list(predict(self, [Path(path) for path in paths], top=top, hop=hop, batch=batch))
 
-    def embed(self, paths: Sequence[str | Path], layer: int | None = None, pool: str = "mean") -> np.ndarray:
+    def embed(self, paths: Sequence[str | Path], layer: int | None = None, pool: str | None = None) -> np.ndarray:
         """Embeddings float32 [n, D], one per window of each file, in order."""
         from unveil.serve import embeddings
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def parameters(module: nn.Module) -> int:
 
 
 def sample(recipe: Recipe) -> dict[str, Tensor]:
-    """A batch of one black sample, on the CPU, with seed and label; of several views a batch of two.
+    """A batch of one black sample, on the CPU, with seed and label, and a text of the full length where there are any; of several
+    views a batch of two.
 
     Features of one sample alone have no statistics, which batch norms of projectors take. Counts are divided by two then.
     """
@@ -41,7 +42,10 @@ def sample(recipe: Recipe) -> dict[str, Tensor]:
     if data.views:
         x = x[None].expand(2, 1 + len(data.views), *x.shape[1:]).contiguous()
     none = torch.zeros(x.shape[0], dtype=torch.int64)
-    return {data.signal.key: x, "seed": none, "label": none.clone()}
+    batch = {data.signal.key: x, "seed": none, "label": none.clone()}
+    if data.text is not None:
+        batch["text"] = torch.ones(x.shape[0], data.text.context, dtype=torch.int64)
+    return batch
 
 
 def _mask(objective: Any, batch: dict[str, Tensor]) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def gmacs(recipe: Recipe) -> float:
     """
     objective = cast(Any, recipe.objective)
     batch = sample(recipe)
-    mask = {name: value.to("meta") for name, value in _mask(objective, batch).items()}
+    mask = tree_map(lambda indices: indices.to("meta"), _mask(objective, batch))
     batch = {key: value.to("meta") for key, value in batch.items()}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         if hasattr(objective, "logits"):
@@ -126,7 +130,7 @@ def activation_bytes(recipe: Recipe, checkpointing: bool = False) -> int:
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         objective.to_empty(device="cpu")
         inputs: dict[str, Tensor] = {key: mode.from_tensor(value) for key, value in batch.items()}
-        hidden = {name: type(value)(*map(mode.from_tensor, value)) for name, value in mask.items()}
+        hidden = tree_map(mode.from_tensor, mask)
         with recomputing(objective, checkpointing):
             return kept_bytes(objective.train(), inputs, **hidden) // len(batch["seed"])
 

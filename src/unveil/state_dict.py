@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unveil import torchscript
 from unveil.errors import UserError
 
 #: Keys under which training scripts save a state dict beside other things.
@@ -76,7 +77,8 @@ HARMLESS: list[Any] = [
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file or of a checkpoint (`.pt`, `.pth`, …) by their names.
 
-    Of a checkpoint with more in it, the state dict under one of the keys `NESTED`.
+    Of a checkpoint with more in it, the state dict under one of the keys `NESTED`. A TorchScript archive is read for the tensors of
+    its modules: see `torchscript`.
 
     Raises:
         UserError: no such file, not weights, truncated, or with anything in it that is not data.
@@ -93,6 +95,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             Exception
         ) as error:  # safetensors raises its own untyped errors; its header is checked against the file's length
             raise UserError(f"{path}: cannot be read as weights: {error}") from error
+    if torchscript.is_archive(path):
+        return torchscript.read_archive(path)
     state = load_data(path)
     while isinstance(state, Mapping) and not (state and all(isinstance(value, Tensor) for value in state.values())):
         inner = next((state[key] for key in NESTED if isinstance(state.get(key), Mapping)), None)

@@ -10,11 +10,13 @@ from unveil.errors import UserError
 
 CONFIG, PREPROCESSOR, CARD = "config.json", "preprocessor_config.json", "README.md"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+#: Of a network that knows texts, either of these.
+TOKENIZERS = ("tokenizer.json", "merges.txt")
 #: All that is ever read of one.
-FILES = (CONFIG, PREPROCESSOR, CARD, *WEIGHTS)
+FILES = (CONFIG, PREPROCESSOR, CARD, *WEIGHTS, *TOKENIZERS)
 
 #: Their `model_type` → the system whose name map reads it.
-SYSTEMS = {"vit": "vit", "vit_mae": "mae", "beit": "mae", "videomae": "videomae"}
+SYSTEMS = {"vit": "vit", "vit_mae": "mae", "beit": "mae", "videomae": "videomae", "clip": "clip"}
 EPS = 1e-6
 
 
@@ -62,6 +64,8 @@ def read_folder(folder: Path) -> Folder:
     system = SYSTEMS[kind]
     if kind == "beit" and not config.get("use_absolute_position_embeddings"):
         system = "beit"  # the others are networks of MAE's
+    if kind == "clip":
+        return _clip(folder, config, weights)
     pretraining = any("PreTraining" in str(name) for name in config.get("architectures") or [])
     hints = {"num_heads": _number(config, "num_attention_heads", 12, folder)}
     flags: dict[str, Any] = {}
@@ -83,11 +87,37 @@ def read_folder(folder: Path) -> Folder:
     notes = []
     if (eps := config.get("layer_norm_eps", 1e-12)) != EPS:
         notes.append(f"its norms add {eps:g} to a variance, those here {EPS:g}")
+    flags |= _colours(folder)
+    return Folder(weights, system, hints, flags, _classes(config), _licence(folder / CARD), notes)
+
+
+def _colours(folder: Path) -> dict[str, Any]:
+    flags = {}
     for name, flag in {"image_mean": "sample.mean", "image_std": "sample.std"}.items():
         values = _json(folder / PREPROCESSOR).get(name) if (folder / PREPROCESSOR).is_file() else None
         if isinstance(values, list) and values and all(isinstance(value, int | float) for value in values):
             flags[flag] = tuple(float(value) for value in values)
-    return Folder(weights, system, hints, flags, _classes(config), _licence(folder / CARD), notes)
+    return flags
+
+
+def _clip(folder: Path, config: dict[str, Any], weights: Path) -> Folder:
+    """Two towers, each with a configuration of its own, in which what is usual is left out."""
+    parts = {name: config.get(f"{name}_config") or {} for name in ("vision", "text")}
+    if not all(isinstance(part, dict) for part in parts.values()):
+        raise UserError(f"{folder / CONFIG}: vision_config and text_config are no objects.")
+    acts = {part.get("hidden_act", "quick_gelu") for part in parts.values()}
+    if len(acts) > 1 or not acts <= {"gelu", "quick_gelu"}:
+        raise UserError(
+            f"{folder / CONFIG}: hidden_act {', '.join(sorted(map(str, acts)))}; both towers here have gelu or quick_gelu."
+        )
+    hints = {
+        "num_heads": _number(parts["vision"], "num_attention_heads", 12, folder),
+        "text_num_heads": _number(parts["text"], "num_attention_heads", 8, folder),
+    }
+    flags = {"act": acts.pop(), **_colours(folder)}
+    if tokenizer := next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None):
+        flags["tokenizer"] = str(tokenizer)
+    return Folder(weights, "clip", hints, flags, [], _licence(folder / CARD), [])
 
 
 def _json(file: Path) -> dict[str, Any]:

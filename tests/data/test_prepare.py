@@ -149,9 +149,9 @@ def test_labels_follow_their_files(folder, tmp_path):
     (out / "manifest.parquet").unlink()
     rows = [row._replace(path=os.path.relpath(row.path, out)) for row in Manifest.scan([out], {".mp4"})]
     assert [tuple(row) for row in rows] == [
-        ("a/2.mp4", "x;y", 0.25, 0.5, "train", ""),
-        ("a/2.mp4", "y", 0.5, None, "val", ""),
-        ("b/4.mp4", "", None, None, "test", ""),
+        ("a/2.mp4", "x;y", 0.25, 0.5, "train", "", ""),
+        ("a/2.mp4", "y", 0.5, None, "val", "", ""),
+        ("b/4.mp4", "", None, None, "test", "", ""),
     ]
 
 

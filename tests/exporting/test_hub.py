@@ -36,7 +36,7 @@ def test_there_and_back(hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixt
     run = run_of("videomae-finetune", tmp_path / "run")
     cli.run(["export", str(run.path), "--format", "huggingface", "--push", "someone/mine", "--private"])
     assert f"pushed to {hub.address}/{OWNER}/mine" in " ".join(capsys.readouterr().err.split())
-    assert set(hub.repositories[f"{OWNER}/mine"]) == set(FILES) - {"pytorch_model.bin"}
+    assert set(hub.repositories[f"{OWNER}/mine"]) == set(FILES) - {"pytorch_model.bin", "tokenizer.json", "merges.txt"}
     assert hub.private == {f"{OWNER}/mine"}
     cli.run(["import", "hub:someone/mine", "--out", str(tmp_path / "back")])
     back = unveil.load(tmp_path / "back", "cpu")

@@ -9,6 +9,7 @@ gradients come out with respect to the reference's own parameters. Then each num
     mask:        {rule: a name of MASKS, and its arguments}, where the reference masks
     views:       the reference's inputs that are the views of a sample, in order
     labels:      of the two samples, where its loss takes some
+    inputs:      our key of a batch → the reference's input, where it has another name
     quantities:  output of the reference → quantity of ours with its arguments, one word each; an output that is not here goes
                  by its own name
     left_out:    output → why it is not compared
@@ -53,7 +54,7 @@ class Compared(NamedTuple):
 
 
 #: What `<system>.yaml` may say, and what it may say of one variant.
-FACTS = {"hints", "mask", "labels", "views", "quantities", "left_out", "variants"}
+FACTS = {"hints", "mask", "views", "labels", "inputs", "quantities", "left_out", "variants"}
 OWN_FACTS = {"hints", "quantities"}
 PART = "part"
 
@@ -292,6 +293,19 @@ def features(run: Pass) -> Tensor:
 
 
 @quantity
+def projected(run: Pass, key: str) -> Tensor:
+    """Features of a tower in the space that it shares with another, before they are normalised."""
+    return run.objective.features(key, run.batch[key])
+
+
+@quantity
+def logits_of_pairs(run: Pass) -> Tensor:
+    """Of each image with each text, as the loss takes them."""
+    image, text = (run.objective.embed(key, run.batch[key]) for key in ("image", "text"))
+    return run.objective.logit_scale.exp() * image @ text.T
+
+
+@quantity
 def projection(run: Pass, view: str) -> Tensor:
     """Of a view, before it is normalised."""
     return run.objective.features(run.batch)[0][int(view)]
@@ -388,21 +402,26 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
         weights_salt, inputs_salt: compute ours from other weights or inputs: then it has to differ.
     """
     golden = read(name)
-    facts, noise = facts_of(golden), golden["float32_vs_float64"]
+    facts, noise = facts_of(golden), golden.get("float32_vs_float64", {})
     state = state_of(golden, weights_salt)
     for parameter, tensor in state.items():
         tensor.requires_grad_(tensor.is_floating_point() and not parameter.endswith(STATISTICS))
     objective, ours = build(golden, state)
     objective.train(golden["mode"] != "eval")
     inputs = inputs_of(golden, inputs_salt)
-    key = next(iter(inputs if facts[PART] is not None else objective.towers))
-    if "views" in facts:
-        inputs[key] = torch.stack([inputs[view] for view in facts["views"]], dim=1)
+    if facts[PART] is not None:
+        batch = dict(inputs)
+    elif "views" in facts:
+        (key,) = objective.towers
+        batch = {key: torch.stack([inputs[view] for view in facts["views"]], dim=1)}
+    else:
+        batch = {key: inputs[facts.get("inputs", {}).get(key, key)] for key in objective.towers}
+    batch |= {name: x for name, x in inputs.items() if name == "token_ids"}
 
     mask = None
     if isinstance(objective, MaskedAutoencoder):
         how = {fact: value_of(golden, value) for fact, value in facts["mask"].items()}
-        grid = objective.encoder.mask_grid(inputs[key])
+        grid = objective.encoder.mask_grid(batch[objective.key])
         mask = MASKS[how.pop("rule")](inputs["noise"], grid, **how)
     labels = torch.tensor(facts["labels"]) if "labels" in facts else None
 
@@ -411,7 +430,6 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     expected = {output: value for output, value in expected.items() if output not in facts.get("left_out", {})}
     wanted = {output: facts.get("quantities", {}).get(output, output) for output in expected}
     wanted |= {output: f"after {_ours(output, state, ours)}" for output in expected if output.endswith(AFTER)}
-    batch = {name: x for name, x in inputs.items() if name in (key, "token_ids")}
     run = {"batch": batch, "mask": mask, "labels": labels}
     found = {}
     learned = {part for part, own in objective.named_parameters() if own.requires_grad}

@@ -55,7 +55,7 @@ def fill(name: str, shape: list[int]) -> Tensor:
             values = 1 + 0.1 * values
         else:
             values = 0.1 * values
-    return torch.from_numpy(values.astype(np.float32))
+    return torch.from_numpy(np.asarray(values, np.float32))
 
 
 #: How a file says that a tensor is filled in another way than by `fill`.

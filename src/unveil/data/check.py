@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from unveil.data import manifest_file
+from unveil.data import archives, manifest_file
 from unveil.data.checked import Checked
 from unveil.data.listing import suffix
 from unveil.data.manifest import Manifest
@@ -183,7 +183,7 @@ def content_hash(path: str) -> str:
         DecodeError: it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with archives.opened(path) as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
         raise DecodeError(f"{path}: {error.strerror or error}") from error
@@ -193,12 +193,12 @@ def status(path: str) -> Record:
     """Size and time of a file, or why it is none. (Merely opening a named pipe would wait for ever.)"""
     try:
         check_regular(path)
-        found = os.stat(path)
+        size, mtime_ns = archives.status(path)
     except (OSError, DecodeError) as error:
         if os.path.islink(path) and not os.path.exists(path):
             return Record(error="a link that leads nowhere")
         return Record(error=words(str(error), path))
-    return Record(size=found.st_size, mtime_ns=found.st_mtime_ns)
+    return Record(size=size, mtime_ns=mtime_ns)
 
 
 def words(error: str, path: str) -> str:

@@ -51,10 +51,12 @@ class Dataset(torch.utils.data.Dataset):
     is a list of one sample whose signal is [V,…], V = clips × crops views, clip by clip.
 
     A sample has `index`, `seed` (see `sample_seed`), the signal (float32, normalised) under its key, and, with `classes`,
-    `label`: the class's index (int64; -1 where the row has none) or a multi-hot vector (float32 [classes]).
+    `label`: the class's index (int64; -1 where the row has none) or a multi-hot vector (float32 [classes]). Where `data.text`
+    asks for it, training samples have `text`, the ids of the row's caption (int64 [L]).
 
-    A file that cannot be decoded is never passed over in silence: the sample has `bad`, a list of (path, error). In
-    training another row, which depends on (seed, epoch, index) alone, takes its place; in evaluation the sample has no signal.
+    A file that cannot be decoded, or whose caption is wanted and says nothing, is never passed over in silence: the sample has
+    `bad`, a list of (path, error). In training another row, which depends on (seed, epoch, index) alone, takes its place; in
+    evaluation the sample has no signal.
 
     Args:
         manifest: the rows.
@@ -110,6 +112,7 @@ class Dataset(torch.utils.data.Dataset):
             row = self.manifest.row(row_index)
             generator = torch.Generator().manual_seed(hash63("clip", self.seed, epoch, index))
             try:
+                beside = {} if self.data.text is None else {"text": self.data.text.of(row)}
                 views = self._training_views(row, generator, seeds)
                 break
             except DecodeError as error:
@@ -124,7 +127,7 @@ class Dataset(torch.utils.data.Dataset):
                 following = (following + 1) % len(self)
             tried.append(following)
         samples = [
-            self._sample(row_index, seed, row.label) | {self.data.signal.key: view}
+            self._sample(row_index, seed, row.label) | beside | {self.data.signal.key: view}
             for seed, view in zip(seeds, views, strict=True)
         ]
         samples[0]["bad"] = bad

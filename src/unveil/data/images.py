@@ -9,12 +9,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from unveil.data.archives import opened
 from unveil.data.regular_files import check_regular
 from unveil.errors import DecodeError
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
-    """An image as uint8 [3,H,W] RGB, upright (EXIF orientation applied).
+    """An image, a file or a member of an archive, as uint8 [3,H,W] RGB, upright (EXIF orientation applied).
 
     Palettes, grey, CMYK and 16-bit samples are converted (16 bits keep their upper eight); alpha is dropped, as Pillow's
     `convert("RGB")` does in the published data loaders; of an animation the first frame is read.
@@ -25,7 +26,7 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     """
     check_regular(path)
     try:
-        with Image.open(path) as image:
+        with opened(path) as file, Image.open(file) as image:
             image.load()
             upright = ImageOps.exif_transpose(image)
             if upright.mode == "F":

@@ -6,16 +6,17 @@ import os
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from unveil.data import archives, webdataset
 from unveil.data.labels_csv import read_labels
 from unveil.data.row import SPLITS, Row
 from unveil.errors import UserError
 
 
 def list_rows(path: str, suffixes: Collection[str]) -> list[Row]:
-    """The rows of a folder, of a single file, or of a list of labels (`.csv`).
+    """The rows of a folder, of a single file, of a list of labels or captions (`.csv`), or of an archive (`.tar`).
 
-    A folder that holds `labels.csv` is read from it. Otherwise all its files are listed; folders named `train`, `val`,
-    `test` at the top give the split, the folders below it the label.
+    A folder that holds one of `LISTS` is read from it. Otherwise all its files are listed; folders named `train`, `val`,
+    `test` at the top give the split, the folders below it the label. Where none is of the suffixes, archives are looked into.
 
     Args:
         path: absolute.
@@ -25,13 +26,26 @@ def list_rows(path: str, suffixes: Collection[str]) -> list[Row]:
         UserError: no such file, none of the suffixes, a mistake in a list (with its line and column).
     """
     if os.path.isdir(path):
-        listed = os.path.join(path, "labels.csv")
-        return _read_list(listed, suffixes) if os.path.isfile(listed) else _list_folder(path, suffixes)
+        listed = list_in(path)
+        return list_rows(listed, suffixes) if listed else _list_folder(path, suffixes)
+    if path.lower().endswith(".parquet"):
+        return _read_table(path, suffixes)
+    if suffix(path) == archives.SUFFIX:
+        return webdataset.rows_of(path, suffixes)
     if path.lower().endswith(".csv"):
         return _read_list(path, suffixes)
     if suffix(path) in suffixes:
         return [Row(as_text(path))]
     raise UserError(f"{path}: not one of {listed_suffixes(suffixes)}.")
+
+
+#: Lists that speak for the folder they lie in; the first that is there.
+LISTS = ("labels.csv", "captions.csv", "captions.parquet")
+
+
+def list_in(folder: str) -> str | None:
+    """The list that speaks for a folder."""
+    return next((path for name in LISTS if os.path.isfile(path := os.path.join(folder, name))), None)
 
 
 def suffix(name: str) -> str:
@@ -106,6 +120,9 @@ def list_files(root: str, suffixes: Collection[str] = ()) -> list[str]:
 def _list_folder(root: str, suffixes: Collection[str]) -> list[Row]:
     all_files = list_files(root, suffixes)
     files = [path for path in all_files if suffix(path) in suffixes]
+    shards = [path for path in all_files if suffix(path) == archives.SUFFIX]
+    if not files and shards:
+        return _list_archives(root, shards, suffixes)
     if not files:
         found = listed_suffixes({suffix(path) or "(no suffix)" for path in all_files})
         raise UserError(f"{root}: no file ends in {listed_suffixes(suffixes)} (found: {found}).")
@@ -122,6 +139,32 @@ def _list_folder(root: str, suffixes: Collection[str]) -> list[Row]:
     for path, parent in zip(files, parents, strict=True):
         split, _, label = parent.partition("/") if splits else ("", "", parent)
         rows.append(Row(as_text(path), as_text(label), split=split))
+    return rows
+
+
+def _list_archives(root: str, shards: list[str], suffixes: Collection[str]) -> list[Row]:
+    """The rows of all archives below a folder; folders train/, val/, test/ at the top give the split."""
+    tops = [os.path.relpath(path, root).split(os.sep)[0] for path in shards]
+    splits = set(tops) & set(SPLITS)
+    if splits and set(tops) - splits:
+        raise UserError(
+            f"{root}: {listed_suffixes(splits)} beside others. Keep all archives in train/, val/ and test/, or none."
+        )
+    return [
+        row._replace(split=top if splits else "")
+        for path, top in zip(shards, tops, strict=True)
+        for row in webdataset.rows_of(path, suffixes)
+    ]
+
+
+def _read_table(path: str, suffixes: Collection[str]) -> list[Row]:
+    from unveil.data import manifest_file  # which lists folders itself
+
+    table, _ = manifest_file.read(path)
+    rows = [Row(**line) for line in table.select(Row._fields).to_pylist()]
+    rows = [row for row in rows if suffix(row.path) in suffixes]
+    if not rows:
+        raise UserError(f"{path}: none of its files ends in {listed_suffixes(suffixes)}.")
     return rows
 
 

@@ -34,6 +34,8 @@ class Manifest:
     """
 
     def __init__(self, table: pa.Table):
+        if "caption" not in table.column_names:  # kept before there were any
+            table = table.append_column(SCHEMA.field("caption"), pa.repeat("", len(table)))
         missing = [name for name in SCHEMA.names if name not in table.column_names]
         if missing:
             raise ValueError(f"a manifest has the columns {SCHEMA.names}; missing: {missing}")
@@ -58,10 +60,11 @@ class Manifest:
         """List files; none is opened.
 
         Args:
-            paths: folders, single files, lists of labels (`.csv`) and manifests (`.parquet`). A folder that holds
-                `manifest.parquet`, as `unveil data check` leaves it, is read from that, one that holds `labels.csv` from
-                this. Otherwise all its files are listed, sorted, without hidden ones; folders named `train`, `val`, `test`
-                at the top give the split, the folders below it the label.
+            paths: folders, single files, lists of labels or captions (`.csv`), manifests or captions (`.parquet`), archives
+                (`.tar`, as webdataset writes them). A folder that holds `manifest.parquet`, as `unveil data check` leaves it,
+                is read from that, one that holds `labels.csv` or `captions.csv` from this. Otherwise all its files are listed,
+                sorted, without hidden ones; folders named `train`, `val`, `test` at the top give the split, the folders
+                below it the label. Archives in a folder are read where no file of its own is of the suffixes.
             suffixes: of the files that are meant, with the dot, in lower case: {".mp4"}.
             warn: told when files changed since their manifest was made; a Python warning by default.
             anew: list files also where a manifest is.
@@ -139,6 +142,11 @@ class Manifest:
         """Whether any row has several labels."""
         return any(len(names) > 1 for names in self._names_of_labels)
 
+    @property
+    def captioned(self) -> bool:
+        """Whether any row has a text beside its signal."""
+        return bool(pc.any(pc.not_equal(self._table["caption"], "")).as_py())
+
     @cached_property
     def _names_of_labels(self) -> list[list[str]]:
         return [label_names(label) for label in self._table.column("label").unique().to_pylist()]
@@ -152,7 +160,8 @@ class Manifest:
         says = hashlib.sha256()
         for column in (
             self.relative_path_column(),
-            *(self._table.column(name) for name in SCHEMA.names if name != "path"),
+            *(self._table.column(name) for name in SCHEMA.names if name not in ("path", "caption")),
+            *([self._table.column("caption")] if self.captioned else []),
         ):
             _update(says, column)
         if "hash" not in self._table.column_names or self._table.column("hash").null_count == len(self):

@@ -20,7 +20,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from unveil.data import order
-from unveil.data.listing import as_text, list_files, suffix, walk
+from unveil.data.listing import LISTS, as_text, list_files, list_in, suffix, walk
 from unveil.data.row import SCHEMA, SPLITS
 from unveil.errors import UserError
 from unveil.storage import replacing
@@ -125,6 +125,8 @@ def is_own(file: str) -> bool:
 def _settled(table: pa.Table, file: str) -> pa.Table:
     """With the columns' types, and "" where a text is missing: other programs may have written the file."""
     try:
+        if "path" not in table.column_names and {"image", "caption"} <= set(table.column_names):
+            table = _of_pairs(table, os.path.dirname(os.path.abspath(file)))
         if "path" not in table.column_names:
             raise KeyError("no column path")
         for field in SCHEMA:
@@ -133,7 +135,7 @@ def _settled(table: pa.Table, file: str) -> pa.Table:
         for field in (*SCHEMA, *MEASURED, order.FIELD):
             if field.name in table.column_names:
                 column = table[field.name].cast(field.type)
-                if field.name in ("label", "split", "group"):
+                if field.name in ("label", "split", "group", "caption"):
                     column = column.fill_null("")
                 if field.name == "error":
                     column = pc.if_else(pc.equal(column, ""), None, column)
@@ -145,6 +147,23 @@ def _settled(table: pa.Table, file: str) -> pa.Table:
     strange = [name for name in table["split"].unique().to_pylist() if name not in ("", *SPLITS)]
     if strange:
         raise UserError(f"{file}, column split: {strange[0]!r} is none of {', '.join(SPLITS)}.")
+    return table
+
+
+def _of_pairs(table: pa.Table, folder: str) -> pa.Table:
+    """A list of image,caption as a manifest: a row for each caption, images beside the list or in images/."""
+    names = ["path" if name == "image" else name for name in table.column_names]
+    table = table.rename_columns(names)
+    if pa.types.is_list(table["caption"].type) or pa.types.is_large_list(table["caption"].type):
+        captions = table["caption"].combine_chunks()
+        rows = pc.list_parent_indices(captions)
+        table = table.drop_columns(["caption"]).take(rows).append_column("caption", pc.list_flatten(captions))
+    first = table["path"][0].as_py() if len(table) else None
+    if isinstance(first, str) and not os.path.lexists(os.path.join(folder, first)):
+        inside = os.path.join(folder, "images", first)
+        if os.path.lexists(inside):
+            paths = pc.binary_join_element_wise(pa.scalar("images"), table["path"].cast(pa.string()), "/")
+            table = table.set_column(table.column_names.index("path"), "path", paths)
     return table
 
 
@@ -198,7 +217,7 @@ def _changes(base: str, source: dict[str, Any], own_time: int, paths: pa.Chunked
     labels = _digest_of_list(folder)
     if labels != source["labels"]:
         what = "is new" if source["labels"] is None else "is gone" if labels is None else "is another"
-        return [f"{os.path.join(folder, 'labels.csv')} {what}"]
+        return [f"{list_in(folder) or os.path.join(folder, LISTS[0])} {what}"]
     if labels is not None or all(
         _same(
             os.path.join(folder, inner),
@@ -238,7 +257,7 @@ def _names(folder: str, suffixes: Collection[str]) -> str:
 
 def _digest_of_list(folder: str) -> str | None:
     try:
-        with open(os.path.join(folder, "labels.csv"), "rb") as file:
+        with open(list_in(folder) or os.path.join(folder, LISTS[0]), "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None

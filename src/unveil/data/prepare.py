@@ -354,7 +354,8 @@ def _write_labels(manifest: Manifest, out: str) -> None:
     """The good rows: a list names no file that is not there."""
     with replacing(Path(out, "labels.csv")) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        columns = COLUMNS if manifest.captioned else COLUMNS[:-1]
+        writer.writerow(columns)
         for row in manifest:
             path = os.path.relpath(row.path, out).replace(os.sep, "/")
-            writer.writerow([path, *("" if value is None else value for value in row[1:])])
+            writer.writerow([path, *("" if value is None else value for value in row[1 : len(columns)])])

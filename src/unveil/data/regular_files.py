@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
+from unveil.data import archives
 from unveil.errors import DecodeError
 
 _KINDS = {
@@ -17,7 +18,14 @@ _KINDS = {
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Raises DecodeError unless `path` is a file (or a link to one) that exists and is not empty; never blocks."""
+    """Raises DecodeError unless `path` is a file (or a link to one) that exists and is not empty; never blocks.
+
+    A member of an archive is one, too: see `archives`.
+    """
+    if (inside := archives.member(path)) is not None:
+        if not inside[1].size:
+            raise DecodeError(f"{path}: is empty (0 bytes).")
+        return
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name

@@ -15,6 +15,7 @@ SCHEMA = pa.schema(
         ("end", pa.float64()),
         ("split", pa.string()),
         ("group", pa.string()),
+        ("caption", pa.string()),
     ]
 )
 
@@ -23,7 +24,8 @@ class Row(NamedTuple):
     """A file, or the part of it from `start` to `end` (seconds; None: from its beginning, to its end).
 
     `label`: several are joined by ";", "" for none. `split`: "", "train", "val" or "test". `group`: rows of one group
-    are never divided between training and validation; "" for none but its own file.
+    are never divided between training and validation; "" for none but its own file. `caption`: a text beside the signal, ""
+    for none; a file with several has as many rows.
     """
 
     path: str
@@ -32,6 +34,7 @@ class Row(NamedTuple):
     end: float | None = None
     split: str = ""
     group: str = ""
+    caption: str = ""
 
 
 def label_names(label: str) -> list[str]:

@@ -7,6 +7,7 @@ from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
 from unveil.encoders.resnet import DEPTHS, Inflation, ResNet, pyramid, stage
 from unveil.encoders.s3d import S3D, Inception, Stem
 from unveil.encoders.slowfast import Lateral, SlowFast
+from unveil.encoders.text import TextTransformer
 from unveil.encoders.vit import SIZES, Dimensions, Size, ViT, dimensions
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Size",
     "SlowFast",
     "Stem",
+    "TextTransformer",
     "ViT",
     "VisualTokenizer",
     "dimensions",

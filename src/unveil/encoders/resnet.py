@@ -99,6 +99,7 @@ class ResNet(Encoder):
         width: of the map that comes out.
         last: map → map, after the last block; None for nothing.
         inflation: how a checkpoint of images, or of shorter kernels, is made longer in time; see `Inflation`.
+        pooling: the last map's tokens → one vector [B, width]; None for their mean.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ResNet(Encoder):
         width: int,
         last: nn.Module | None = None,
         inflation: Inflation = "mean",
+        pooling: nn.Module | None = None,
     ):
         super().__init__()
         self.stem = stem
@@ -116,6 +118,7 @@ class ResNet(Encoder):
         self.ends = tuple(accumulate(map(len, stages)))  # blocks up to the end of each stage
         self.width, self.depth = width, len(self.blocks)
         self.inflation: Inflation = inflation
+        self.pooling = pooling
         he(self)
 
     def extra_repr(self) -> str:
@@ -154,15 +157,17 @@ class ResNet(Encoder):
         return run_blocks(self.blocks[begin:end], x, recompute=self.checkpointing)
 
     def pool(self, tokens: Tokens) -> Tensor:
-        """The mean over the map [B, width]."""
-        return tokens.mean()
+        """The mean over the map [B, width], or what the pooling makes of it; of an early layer the mean."""
+        if self.pooling is None or tokens.x.shape[-1] != self.width:
+            return tokens.mean()
+        return self.pooling(tokens)
 
     def layer_of(self, name: str) -> int:
         """Layer of a parameter, by its name here: 0 stem, 1 … depth blocks, depth + 1 after them."""
         part, *rest = name.split(".")
         if part == "blocks":
             return int(rest[0]) + 1
-        return self.depth + 1 if part == "last" else 0
+        return self.depth + 1 if part in ("last", "pooling") else 0
 
     def adapt(self, state: dict[str, Any], prefix: str = "") -> list[str]:
         """Inflate kernels of images, or of less time, in place (Carreira, Zisserman 2017); returns their names."""

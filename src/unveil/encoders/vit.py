@@ -79,6 +79,8 @@ class ViT(Encoder):
         qkv_bias: True, False or "qv", see `Attention`.
         mlp_ratio: hidden width of the perceptrons, in widths.
         layer_scale: see `Block`.
+        norm_first: another norm, before the blocks (CLIP).
+        layer_norm, act: of the blocks, see there; the norms outside are of the same kind.
         initialise: sets the first values of the linear layers.
     """
 
@@ -98,6 +100,9 @@ class ViT(Encoder):
         qkv_bias: QkvBias = True,
         mlp_ratio: float = 4.0,
         layer_scale: float | None = None,
+        norm_first: bool = False,
+        layer_norm: Callable[[int], nn.Module] = LayerNorm,
+        act: Callable[[], nn.Module] = nn.GELU,
         initialise: Callable[[nn.Module], None] = xavier,
     ):
         super().__init__()
@@ -113,9 +118,12 @@ class ViT(Encoder):
         self.class_token = nn.Parameter(torch.empty(1, 1, self.width)) if class_token else None
         self.mask_token = nn.Parameter(torch.empty(1, 1, self.width)) if masked == "replace" else None
         rates = [drop_path * i / max(1, self.depth - 1) for i in range(self.depth)]
-        self.blocks = nn.ModuleList(Block(self.width, heads, mlp_ratio, qkv_bias, rate, layer_scale) for rate in rates)
-        self.norm = LayerNorm(self.width) if norm == "tokens" else None
-        self.fc_norm = LayerNorm(self.width) if norm == "pooled" else None
+        self.norm_first = layer_norm(self.width) if norm_first else None
+        self.blocks = nn.ModuleList(
+            Block(self.width, heads, mlp_ratio, qkv_bias, rate, layer_scale, layer_norm, act) for rate in rates
+        )
+        self.norm = layer_norm(self.width) if norm == "tokens" else None
+        self.fc_norm = layer_norm(self.width) if norm == "pooled" else None
         initialise(self)
         for token in (self.class_token, self.mask_token):
             if token is not None:
@@ -154,7 +162,8 @@ class ViT(Encoder):
             prefix = self.class_token.expand(x.shape[0], -1, -1)  # len(x) would fix an export's batch
         tokens = tokens._replace(x=embedded, prefix=prefix)
 
-        blocks, sequence = self.blocks[: self._stop(layer)], tokens.sequence()
+        blocks = self.blocks[: self._stop(layer)]
+        sequence = tokens.sequence() if self.norm_first is None else self.norm_first(tokens.sequence())
         if isinstance(self.attention_bias, nn.ModuleList):
             for block, bias in zip(blocks, self.attention_bias, strict=False):
                 sequence = run_blocks([block], sequence, _scores(tokens, bias), recompute=self.checkpointing)

@@ -19,6 +19,7 @@ from unveil.evaluation.attentive import attentive_probe
 from unveil.evaluation.codebook import CodeBook, codebook
 from unveil.evaluation.features import Features, extract, extract_tokens, pooled
 from unveil.evaluation.knn import TEMPERATURE, K, knn, knn_accuracy
+from unveil.evaluation.language import recalls, retrieval, zero_shot
 from unveil.evaluation.linear import PENALTIES, linear_probe
 from unveil.evaluation.rankme import rankme
 from unveil.evaluation.report import Report, summarise
@@ -39,7 +40,10 @@ __all__ = [
     "linear_probe",
     "pooled",
     "rankme",
+    "recalls",
+    "retrieval",
     "summarise",
+    "zero_shot",
 ]
 
 Batches = Iterable[Mapping[str, Any]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -80,8 +80,6 @@ def pooled(encoder: nn.Module, tokens: Tokens, pool: str = "mean") -> Tensor:
     raise UserError(f"--pool {pool}: no such pooling; one of {', '.join(POOLS)}")
 
 
-# Not inference_mode, here and below: a run is measured while it trains, and what a network caches must stay usable.
-@torch.no_grad()
 def extract(
     encoder: nn.Module,
     batches: Iterable[Mapping[str, Any]],
@@ -103,14 +101,32 @@ def extract(
     Returns:
         Features: float32 [n,D], on the CPU.
     """
+    return vectors(encoder, lambda x: pooled(encoder, encoder(x, layer=layer), pool), batches, key, device)
+
+
+# Not inference_mode, here and below: a run is measured while it trains, and what a network caches must stay usable.
+@torch.no_grad()
+def vectors(
+    module: nn.Module,
+    take: Callable[[Tensor], Tensor],
+    batches: Iterable[Mapping[str, Any]],
+    key: str,
+    device: torch.device | str,
+) -> Features:
+    """One vector for every sample, the mean over its views.
+
+    Args:
+        module: that `take` asks; put into evaluation mode here, and back.
+        take: normalised signals [B,…] → [B,D].
+        batches, key, device: as for `extract`.
+    """
     rows, kept = [], _Labels()
-    with evaluating(encoder):
+    with evaluating(module):
         for batch in batches:
             views = views_of(batch, key)
             x = torch.zeros(())
             for v in range(views.shape[1]):  # view by view: the memory of one batch, however many views
-                tokens = encoder(views[:, v].to(device, non_blocking=True), layer=layer)
-                x = x + pooled(encoder, tokens, pool).float().cpu()
+                x = x + take(views[:, v].to(device, non_blocking=True)).float().cpu()
             rows.append(x / views.shape[1])
             kept.add(batch, len(views))
     if not rows:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+COUNTS = ("samples", "texts")
+"""Those of the metrics that are no fractions."""
+
+
 @dataclass
 class Report:
     """The result of an evaluation.
@@ -30,7 +34,8 @@ class Report:
         metrics: "top1", "top5", "mean_class_accuracy" and "samples"; "map" instead of the first three where a sample
             may have several labels. Fractions, not per cent.
         classes: names, in the order of the labels.
-        per_class: rows with `class`, `samples` and `accuracy` (or `average_precision`), None where no sample has it.
+        per_class: rows with `class`, `samples` and `accuracy` (or `average_precision`), None where no sample has it; none
+            in a retrieval.
         confusion: int64 [classes,classes], rows the truth, columns the answer; None with several labels.
         predictions: a row a sample: index, label, predicted, probability, correct.
         settings: of the evaluation: k, layer, the regularisation chosen, …
@@ -61,9 +66,11 @@ class Report:
         rows = self.predictions
         if paths is not None:
             rows = [{"path": str(paths[row["index"]]), **row} for row in rows]
-        written = [folder / f"{self.name}.csv", folder / f"{self.name}_classes.csv", folder / f"{self.name}.json"]
-        _write_csv(written[0], rows)
-        _write_csv(written[1], self.per_class)
+        written = [folder / f"{self.name}.json", folder / f"{self.name}.csv"]
+        _write_csv(written[1], rows)
+        if self.per_class:
+            written.append(folder / f"{self.name}_classes.csv")
+            _write_csv(written[-1], self.per_class)
         if self.confusion is not None:
             from unveil.evaluation.figures import confusion_matrix
 
@@ -71,9 +78,9 @@ class Report:
             confusion_matrix(self.confusion, self.classes, picture)
             written.append(picture)
         # The JSON comes last and by renaming: where it is, the evaluation is whole.
-        temporary = written[2].with_suffix(".json.part")
+        temporary = written[0].with_suffix(".json.part")
         temporary.write_text(json.dumps(self.as_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, written[2])
+        os.replace(temporary, written[0])
         return written
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,6 +100,8 @@ class Report:
         from rich.table import Table
         from rich.text import Text
 
+        if not self.per_class:
+            return self._numbers()
         measure = "average_precision" if "map" in self.metrics else "accuracy"
         table = Table(title=f"{self.name}: {_sentence(self.metrics)}", title_justify="left", min_width=78)
         table.add_column("class", overflow="fold")
@@ -104,6 +113,21 @@ class Report:
             table.add_row(Text(row["class"]), value, str(row["samples"]))  # Text: "[b]" in a name is not markup
         if len(rows) > classes:
             table.add_row(Text(f"… {len(rows) - classes} more, in {self.name}_classes.csv"), "", "")
+        return self._with_bad(table)
+
+    def _numbers(self) -> Table:
+        """A row a number, where there are no classes."""
+        from rich.table import Table
+
+        table = Table("number", title=self.name, title_justify="left", min_width=78)
+        table.add_column("", justify="right")
+        for name, value in self.metrics.items():
+            table.add_row(name.replace("_", " "), f"{value:.4f}" if name not in COUNTS else str(int(value)))
+        return self._with_bad(table)
+
+    def _with_bad(self, table: Table) -> Table:
+        from rich.text import Text
+
         if self.bad:
             first = f"{self.bad[0][1]}" + (f" (and {len(self.bad) - 1} more)" if len(self.bad) > 1 else "")
             table.caption = Text(f"left out, cannot be read: {first}", style="red")
@@ -216,7 +240,7 @@ def _multi_label(
 
 
 def _sentence(metrics: dict[str, float]) -> str:
-    return "  ".join(f"{k} {int(v) if k == 'samples' else format(v, '.4f')}" for k, v in metrics.items())
+    return "  ".join(f"{k} {int(v) if k in COUNTS else format(v, '.4f')}" for k, v in metrics.items())
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -45,6 +45,7 @@ def write_folder(run: Run, network: Network, part: Part, out: Path, x: Tensor, w
     from safetensors.torch import save_file
 
     theirs = revert(run.objective, encoder_only=part == "encoder")
+    words = tokenizer_files(run, theirs)
     config = {**theirs.config, "architectures": [theirs.architecture], "torch_dtype": "float32"}
     if classes := network.description["classes"]:
         config |= {"id2label": {str(i): name for i, name in enumerate(classes)}, "label2id": labels(classes)}
@@ -60,11 +61,40 @@ def write_folder(run: Run, network: Network, part: Part, out: Path, x: Tensor, w
     with replacing(out / WEIGHTS) as temporary:
         save_file({name: value.cpu().clone() for name, value in theirs.state.items()}, temporary, {"format": "pt"})
     write_json(out / PREPROCESSOR, processor)
+    for name, content in words.items():
+        write_json(out / name, content)
     with replacing(out / CARD) as temporary:
         text = card(run, network, theirs.architecture, told)
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     write_json(out / CONFIG, config)
-    return [out / name for name in FILES], told
+    return [out / name for name in (*words, *FILES)], told
+
+
+def tokenizer_files(run: Run, theirs: Reverted) -> dict[str, dict[str, Any]]:
+    """Of a network that knows texts: tokenizer.json and tokenizer_config.json, by name. The ids of what stands around a text are put
+    into the network's configuration, which is told where it ends by them."""
+    from tokenizers import Tokenizer, processors
+
+    words = run.recipe.data.text
+    if words is None or words.text is None or "text_config" not in theirs.config:
+        return {}
+    text = words.text
+    names = {number: str(text.tokenizer.id_to_token(number)) for number in (0, text.start, text.end)}
+    ids = {"bos_token_id": text.start, "eos_token_id": text.end, "pad_token_id": 0}
+    theirs.config["text_config"] |= ids
+    copy = Tokenizer.from_str(text.tokenizer.to_str())
+    copy.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single=[names[text.start], "$A", names[text.end]],
+        special_tokens=[(names[text.start], text.start), (names[text.end], text.end)],
+    )
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": names[text.start],
+        "eos_token": names[text.end],
+        "pad_token": names[0],
+        "model_max_length": words.context,
+    }
+    return {"tokenizer.json": json.loads(copy.to_str()), "tokenizer_config.json": settings}
 
 
 def labels(classes: list[str]) -> dict[str, int]:
@@ -149,6 +179,10 @@ def _answers(run: Run, architecture: str, model: Any, x: Tensor) -> tuple[Tensor
     objective: Any = run.objective
     key = run.recipe.data.signal.key
     pixels = x.transpose(1, 2) if x.ndim == 5 else x  # theirs are [B, T, C, H, W]
+    if architecture == "CLIPModel":
+        ids = _texts(run, len(x))
+        image, text = objective.embed("image", x), objective.embed("text", ids)
+        return objective.logit_scale.exp() * image @ text.T, model(input_ids=ids, pixel_values=x).logits_per_image
     if architecture.endswith("Classification"):
         return objective.logits({key: x}), model(pixels).logits
     if not architecture.endswith(("PreTraining", "MaskedImageModeling")):
@@ -165,3 +199,15 @@ def _answers(run: Run, architecture: str, model: Any, x: Tensor) -> tuple[Tensor
         return ours, found.gather(1, mask.masked[..., None].expand(-1, -1, found.shape[-1]))
     found = model(pixels, noise=hidden).logits  # what has the least noise stays visible
     return ours, found.gather(1, mask.masked[..., None].expand(-1, -1, found.shape[-1]))
+
+
+def _texts(run: Run, count: int) -> Tensor:
+    """Token ids of some texts of different lengths: words, or, where the run has no tokenizer, any ids with the largest at the end."""
+    words: Any = run.recipe.data.text
+    if words.text is not None:
+        return words.encode(["a photo of " + "one more and " * number + "a dog." for number in range(count)])
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, words.vocabulary - 2, (count, words.context), generator=generator)
+    ends = 1 + torch.arange(count)[:, None] % (words.context - 1)
+    places = torch.arange(words.context)[None]
+    return torch.where(places < ends, ids, torch.where(places == ends, words.vocabulary - 1, 0))

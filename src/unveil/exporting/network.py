@@ -46,11 +46,23 @@ class Features(nn.Module):
         return cast(Any, self.encoder).pool(self.encoder(signal))
 
 
+class Shared(nn.Module):
+    """Normalised signal [B, C, *S] → features in the space shared with texts [B, D]."""
+
+    def __init__(self, objective: nn.Module, key: str):
+        super().__init__()
+        self.encoder = cast(Any, objective).towers[key]
+        self.projection = objective.get_submodule(f"projections.{key}")
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return self.projection(self.encoder.pool(self.encoder(signal)))
+
+
 class Network(NamedTuple):
     """What is exported.
 
     Attributes:
-        module: `Logits` or `Features`, in eval mode, on the CPU, in float32.
+        module: `Logits`, `Features` or `Shared`, in eval mode, on the CPU, in float32.
         input: name of what goes in: the signal's key.
         output: "logits" or "features".
         shape: of one signal [C, *S].
@@ -69,7 +81,8 @@ def network_of(run: Run, part: Part) -> Network:
 
     Args:
         run: opened on the CPU.
-        part: "whole" is a classifier's logits, and the features of whatever has no classes; "encoder" the features.
+        part: "whole" is a classifier's logits, of two towers the features in their shared space, and the features of whatever has
+            no classes; "encoder" the features.
     """
     from unveil.serve.windows import prepared
 
@@ -77,8 +90,9 @@ def network_of(run: Run, part: Part) -> Network:
     data, key = recipe.data, recipe.data.signal.key
     classifies = part == "whole" and hasattr(recipe.objective, "logits")
     classes = run.trained_classes() if classifies else []
-    network = deepcopy(recipe.objective if classifies else run.encoder).float().eval()
-    module = Logits(network, key) if classifies else Features(network)
+    shares = part == "whole" and "text" in recipe.objective.towers
+    network = deepcopy(recipe.objective if classifies or shares else run.encoder).float().eval()
+    module = Logits(network, key) if classifies else Shared(network, key) if shares else Features(network)
     shape = tuple(prepared(data, data.signal.blank()).shape)
     output = "logits" if classifies else "features"
     with torch.inference_mode():

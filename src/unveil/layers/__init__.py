@@ -1,13 +1,14 @@
 """The bricks that encoders and decoders share."""
 
 from unveil.layers.attention import Attention, attend
+from unveil.layers.attention_pool import AttentionPool
 from unveil.layers.block import Block, LayerNorm, run_blocks
 from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool, rectify
 from unveil.layers.dropout import Dropout, DropPath, gumbel, seed_dropout
 from unveil.layers.folding import channels_last, folded
 from unveil.layers.grouped import in_groups
 from unveil.layers.initialise import by_depth, fan_in, he, truncated, xavier, xavier_qkv
-from unveil.layers.mlp import Mlp
+from unveil.layers.mlp import Mlp, QuickGELU
 from unveil.layers.momentum import Momentum, cosine_to_one
 from unveil.layers.non_local import NonLocal, Similarity
 from unveil.layers.norms import Norm, NormKind, norm_of
@@ -16,11 +17,12 @@ from unveil.layers.queue import Queue
 from unveil.layers.recompute import recomputed, statistics_kept
 from unveil.layers.relative import RelativePositions
 from unveil.layers.relative_bias import RelativePositionBias
-from unveil.layers.residual import Residual, basic, bottleneck, preactivated
+from unveil.layers.residual import Residual, antialiased, basic, bottleneck, preactivated
 from unveil.layers.squeeze import SqueezeExcite, Swish
 
 __all__ = [
     "Attention",
+    "AttentionPool",
     "Block",
     "ConvNorm",
     "DropPath",
@@ -34,12 +36,14 @@ __all__ = [
     "PoolingAttention",
     "PoolingBlock",
     "Queue",
+    "QuickGELU",
     "RelativePositionBias",
     "RelativePositions",
     "Residual",
     "Similarity",
     "SqueezeExcite",
     "Swish",
+    "antialiased",
     "attend",
     "basic",
     "bottleneck",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,8 @@ class Block(nn.Module):
         qkv_bias: see `Attention`.
         drop_path: rate of stochastic depth.
         layer_scale: initial value of a learned factor on both branches; None for none.
+        norm: width → norm.
+        act: of the perceptron.
     """
 
     def __init__(
@@ -47,13 +49,15 @@ class Block(nn.Module):
         qkv_bias: QkvBias = True,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        norm: Callable[[int], nn.Module] = LayerNorm,
+        act: Callable[[], nn.Module] = nn.GELU,
     ):
         super().__init__()
-        self.norm1 = LayerNorm(width)
+        self.norm1 = norm(width)
         self.attn = Attention(width, heads, qkv_bias)
         self.scale1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
-        self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.norm2 = norm(width)
+        self.mlp = Mlp(width, int(width * mlp_ratio), act=act)
         self.scale2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
         # One for each branch: a dropout draws the same again when it is called again.
         self.drop_path1 = DropPath(drop_path)

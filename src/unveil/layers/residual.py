@@ -120,6 +120,33 @@ def basic(
     return Residual(nn.Sequential(steps), shortcut(width_in, width, stride, norm), rectify())
 
 
+def antialiased(
+    width_in: int, width: int, stride: Sequence[int], *, inner: int, norm: Norm, zero_last: bool = True
+) -> Residual:
+    """A bottleneck for images whose convolutions never step: where resolution falls, means of neighbours are taken before the
+    last convolution and before the shortcut's (the ResNet-D of He, T. et al. 2019, carried to the branch by CLIP).
+
+    Args:
+        width_in, width, stride, inner, norm, zero_last: see `bottleneck`.
+    """
+    steps = stride[0], stride[1]
+    still = steps == (1, 1)
+    last = silence(norm(width)) if zero_last else norm(width)
+    branch = nn.Sequential(
+        OrderedDict(
+            a=ConvNorm(convolution(width_in, inner, (1, 1)), norm(inner), rectify()),
+            b=ConvNorm(convolution(inner, inner, (3, 3)), norm(inner), rectify()),
+            pool=nn.Identity() if still else nn.AvgPool2d(steps),
+            c=ConvNorm(convolution(inner, width, (1, 1)), last),
+        )
+    )
+    across = None
+    if width_in != width or not still:
+        projected = ConvNorm(convolution(width_in, width, (1, 1)), norm(width))
+        across = nn.Sequential(OrderedDict(pool=nn.Identity() if still else nn.AvgPool2d(steps), projected=projected))
+    return Residual(branch, across, rectify())
+
+
 class Gain(nn.Module):
     """A fixed factor."""
 

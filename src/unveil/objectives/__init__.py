@@ -5,6 +5,7 @@ from unveil.objectives.dvae import DiscreteVAE
 from unveil.objectives.masked import MaskedAutoencoder, Reconstruction
 from unveil.objectives.objective import Objective
 from unveil.objectives.supervised import Supervised
+from unveil.objectives.two_tower import TwoTower
 
 __all__ = [
     "Agreement",
@@ -13,6 +14,7 @@ __all__ = [
     "Objective",
     "Reconstruction",
     "Supervised",
+    "TwoTower",
     "directions",
     "spread",
 ]

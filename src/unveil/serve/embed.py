@@ -27,6 +27,10 @@ EMBEDDINGS = "embeddings.parquet"
 ROW_GROUP = 4096
 
 
+SHARED = "shared"
+"""The pooling of a network of two towers: what is projected into the space that signals and texts share."""
+
+
 class Embedded(NamedTuple):
     """Windows and their embeddings, float32 [B,D]."""
 
@@ -38,25 +42,54 @@ def embedded(
     run: Run,
     paths: Sequence[Path | str],
     layer: int | None = None,
-    pool: str = "mean",
+    pool: str | None = None,
     hop: float | None = None,
     batch: int = 8,
 ) -> Iterator[Embedded | BadFile]:
     """The stream behind `embed`, `embeddings` and `search`; arguments as for `embed`."""
+    pool = pool or own_pool(run, layer)
+    if pool == SHARED and (layer is not None or not knows_texts(run)):
+        raise UserError("--pool shared: only of the output of a network that shares its space with texts (clip, flip).")
     for item in stream(run.recipe.data, paths, hop, batch):
         if isinstance(item, BadFile):
             yield item
             continue
         with torch.inference_mode():
-            tokens = run.encoder(item.x.to(run.device), layer=layer)
-            yield Embedded(item.windows, pooled(run.encoder, tokens, pool).float().cpu())
+            x = item.x.to(run.device)
+            if pool == SHARED:
+                found = run.objective.features(run.recipe.data.signal.key, x)  # pyright: ignore[reportCallIssue]
+            else:
+                found = pooled(run.encoder, run.encoder(x, layer=layer), pool)
+            yield Embedded(item.windows, found.float().cpu())
+
+
+def knows_texts(run: Run) -> bool:
+    """Whether a run has a tower for texts beside its signal's."""
+    return "text" in run.objective.towers  # pyright: ignore[reportOperatorIssue]
+
+
+def own_pool(run: Run, layer: int | None) -> str:
+    """The pooling where none is asked for: into the shared space where there is one, otherwise the mean."""
+    return SHARED if layer is None and knows_texts(run) else "mean"
+
+
+def embed_text(run: Run, text: str) -> np.ndarray:
+    """A text in the space that it shares with signals, float32 [1,D].
+
+    Raises:
+        UserError: the run has no tokenizer.
+    """
+    assert run.recipe.data.text is not None
+    with torch.inference_mode():
+        ids = run.recipe.data.text.encode([text]).to(run.device)
+        return run.objective.features("text", ids).float().cpu().numpy()  # pyright: ignore[reportCallIssue]
 
 
 def embeddings(
     run: Run,
     paths: Sequence[Path | str],
     layer: int | None = None,
-    pool: str = "mean",
+    pool: str | None = None,
     hop: float | None = None,
     batch: int = 8,
 ) -> np.ndarray:
@@ -81,7 +114,7 @@ def embed(
     paths: Sequence[Path | str],
     out: Path | str,
     layer: int | None = None,
-    pool: str = "mean",
+    pool: str | None = None,
     hop: float | None = None,
     batch: int = 8,
     overwrite: bool = False,
@@ -99,7 +132,7 @@ def embed(
         paths: files and folders (searched through).
         out: folder of the index.
         layer: after which block; None for the encoder's output.
-        pool: "mean", "max", "class" or "encoder".
+        pool: "mean", "max", "class", "encoder", or "shared" (with texts); None for `own_pool`.
         hop: seconds between windows; None for windows that touch.
         batch: windows through the network at once.
         overwrite: replace the index that is there.
@@ -157,7 +190,7 @@ def embed(
         "recipe": run.info["recipe"],
         "weights": fingerprint(run),
         "layer": layer,
-        "pool": pool,
+        "pool": pool or own_pool(run, layer),
         "hop": hop,
         "width": width,
         "count": count,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from unveil.data.signals import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from unveil.errors import UserError
-from unveil.serve.embed import EMBEDDINGS, FORMAT, INDEX, embeddings, fingerprint
+from unveil.serve.embed import EMBEDDINGS, FORMAT, INDEX, SHARED, embed_text, embeddings, fingerprint, knows_texts
 from unveil.serve.figures import thumbnail
 from unveil.serve.pages import write_page
 from unveil.serve.windows import clock
@@ -123,14 +124,14 @@ def search(
     batch: int = 8,
     device: str = "auto",
 ) -> list[Hit]:
-    """The windows of an index that are most similar to a file.
+    """The windows of an index that are most similar to a file, or to a text.
 
     The query is embedded as the index was: same run, layer, pooling and hop. Of a query with several windows, each
     window of the index is compared with the one it is most similar to.
 
     Args:
         folder: what `embed` wrote.
-        query: a file.
+        query: a file; or, of an index in a space shared with texts, what is no file: a text.
         top: hits wanted.
         run: the run of the index; None for where index.json says it is.
         drop_query: leave out the query's own file.
@@ -146,8 +147,13 @@ def search(
     if top < 1:
         raise UserError(f"--top {top}: at least 1")
     info = read_index(folder)
-    if not Path(query).is_file():
+    text = is_text(query)
+    if not text and not _is_file(query):
         raise UserError(f"{query}: no such file; the query of a search is one file")
+    if text and info["pool"] != SHARED:
+        raise UserError(
+            f"{query}: no such file; the query of a search is one file (or a text, in an index of clip's or flip's shared space)"
+        )
     if run is None:
         from unveil.run import load
 
@@ -159,8 +165,24 @@ def search(
             f"{folder} was made with other weights than {run.path} holds now: their embeddings cannot be compared. "
             f"Make the index anew: unveil embed {run.path} --data FILES --out {folder} --overwrite"
         )
+    if text and not knows_texts(run):
+        raise UserError(f"{run.path} knows no texts; the query of a search in {folder} is a file.")
+    if text:
+        return nearest(folder, embed_text(run, str(query)), top)
     queries = embeddings(run, [query], layer=info["layer"], pool=info["pool"], hop=info["hop"], batch=batch)
     return nearest(folder, queries, top, drop=query if drop_query else None)
+
+
+def is_text(query: Path | str) -> bool:
+    """Whether a query is no file, nor looks like the name of one."""
+    return not _is_file(query) and Path(query).suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+
+
+def _is_file(query: Path | str) -> bool:
+    try:
+        return Path(query).is_file()
+    except (OSError, ValueError):  # a text may be too long for a name
+        return False
 
 
 def print_hits(hits: Sequence[Hit], quiet: bool = False) -> list[Hit]:
@@ -185,14 +207,15 @@ def search_page(hits: Sequence[Hit], query: Path | str, path: Path | str) -> Non
 
     Args:
         hits: of `search`.
-        query: the file searched with.
+        query: the file or text searched with.
         path: of the page.
     """
-    query = Path(query)
     # The query's picture is its middle, for which a video's length must be known; an image has none.
     cards = [_card(hit.path, hit.start, hit.end, hit.similarity) for hit in hits]
     image = bool(hits) and hits[0].start is None
-    if image:
+    if is_text(query):
+        first = {"path": "", "name": str(query), "time": "", "similarity": 1.0, "picture": None, "error": str(query)}
+    elif image:
         first = _card(str(query), None, None, 1.0)
     else:
         try:

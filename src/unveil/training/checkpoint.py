@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from unveil.storage import read_lines, replacing
 
 FORMAT = 2
-SCORES = ("val_top1", "val_map", "knn")
+SCORES = ("val_top1", "val_map", "knn", "val_retrieval")
 """What the best weights are the best in: the first of these that a run measures."""
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -96,6 +96,8 @@ def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
     """Build the recipe with its first weights: a function of the seed, then of `--start`."""
     torch.manual_seed(plan.seed)
     recipe = build(plan.recipe, **plan.flags)
+    if recipe.data.text is not None:
+        recipe.data.text.load(plan.out)
     if plan.start:
         for line in start(recipe.objective, plan.start).sentences():
             say(line)

@@ -22,8 +22,9 @@ class Monitor:
 
     Pre-training: RankMe (2210.02885) and spread (`objectives.spread`) of mean-pooled embeddings of training samples, which show
     a collapse; what the objective has to say itself (`Objective.statistics`: of queues); with labels also
-    kNN accuracy, gallery from the training split, queries from the validation split; of a tokenizer its codes' perplexity and
-    the share of them that it uses, on the same samples. Supervised: top-1 on the validation split, one view each.
+    kNN accuracy, gallery from the training split, queries from the validation split. Of pairs: `val_retrieval`, the mean of R@1
+    from signal to text and back among so many held out. Of a tokenizer its codes' perplexity and the share of them that it uses,
+    on the training samples. Supervised: top-1 on the validation split, one view each.
     """
 
     def __init__(
@@ -48,6 +49,9 @@ class Monitor:
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:count].sort().values
         self.sample = train.select(chosen.tolist())
         self.queries = None
+        self.pairs = None
+        if recipe.data.text is not None and held_out is not None and held_out.captioned:
+            self.pairs = _pairs(held_out, count, seed)
         if self.held_out is not None:
             some = torch.randperm(len(self.held_out), generator=torch.Generator().manual_seed(seed))
             self.queries = self.held_out.select(some[: count if not self.supervised else None].sort().values.tolist())
@@ -58,7 +62,7 @@ class Monitor:
     @torch.no_grad()
     def measure(self, objective: nn.Module, device: torch.device) -> dict[str, float]:
         """Numbers for the log; the network is put back into training mode by the loop."""
-        from unveil.evaluation import EVALUATORS, Subject, accuracy, codebook, extract, rankme
+        from unveil.evaluation import EVALUATORS, Subject, accuracy, codebook, extract, rankme, retrieval
 
         objective.eval()
         data = replace(self.data, clips=1, crops=1)
@@ -85,4 +89,20 @@ class Monitor:
             subject = Subject(None, encoder, data.signal.key, self.classes, device)
             metrics = EVALUATORS["knn"](subject, batches(self.sample), batches(self.queries)).metrics
             numbers["knn"] = metrics.get("top1", metrics.get("map", float("nan")))
+        if self.pairs is not None:
+            manifest, captions = self.pairs
+            encode = data.text.encode  # type: ignore[union-attr]
+            found = retrieval(objective, encode, batches(manifest), data.signal.key, captions, device).metrics
+            numbers["val_retrieval"] = sum(value for name, value in found.items() if name.endswith("_r1")) / 2
         return numbers
+
+
+def _pairs(held_out: Manifest, count: int, seed: int) -> tuple[Manifest, list[list[str]]] | None:
+    """Some of the files held out, each once, with their captions; None where none says anything."""
+    from unveil.data.captions import by_file
+
+    rows, captions, _ = by_file(held_out)
+    if not rows:
+        return None
+    chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count].sort().values.tolist()
+    return held_out.select([rows[i] for i in chosen]), [captions[i] for i in chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,6 +48,14 @@ def start(objective: nn.Module, source: str | Path) -> Fitted:
     own = objective.state_dict()
     if not any(name in own for name in state) and any(f"encoder.{name}" in own for name in state):
         state = {f"encoder.{name}": value for name, value in state.items()}
+    towers: Any = objective.towers
+    if not any(name in own for name in state):  # of one tower of several: it is named after its signal there
+        key = next((key for key in towers if any(name.startswith(f"{key}.") for name in state)), None)
+        state = {
+            f"encoder.{name.removeprefix(f'{key}.')}": value
+            for name, value in state.items()
+            if key is not None and name.startswith(f"{key}.")
+        } or state
     report = fit(objective, state, str(source))
     if isinstance(objective, Objective):
         objective.started(report.fresh)

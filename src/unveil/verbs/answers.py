@@ -20,8 +20,10 @@ def evaluate(
     run: str | Path | Run,
     *,
     data: Paths,
-    by: Literal["accuracy", "knn", "linear", "attentive"] = "accuracy",
+    by: Literal["accuracy", "knn", "linear", "attentive", "zero-shot", "retrieval"] = "accuracy",
     test: Paths | None = None,
+    classes: str | Path | None = None,
+    templates: str | Path | None = None,
     out: str | Path | None = None,
     views: str | None = None,
     short: int | None = None,
@@ -39,10 +41,15 @@ def evaluate(
 
     Args:
         run: run folder.
-        data: labelled files. With --by accuracy these are tested (the split named test, if there is one); the other
-            evaluations learn from its training split and are tested on its test or validation split.
-        by: accuracy (the run's own classifier), knn, linear or attentive (probes of the frozen encoder).
+        data: labelled files. With --by accuracy and zero-shot these are tested (the split named test, if there is one); with
+            retrieval so are files with captions; the others learn from its training split and are tested on its test or
+            validation split.
+        by: accuracy (the run's own classifier), knn, linear or attentive (probes of the frozen encoder); of a run that knows
+            texts also zero-shot (classes by their names) and retrieval (captions by images, and back).
         test: labelled files to test a probe on, instead of a split of --data.
+        classes: for zero-shot, a text file with a name a line: the labels themselves (and perhaps more), or what they mean, in
+            their alphabetical order; the labels by default.
+        templates: for zero-shot, a text file with a prompt a line, {} for the name; some usual ones by default.
         out: folder for the JSON, CSV and PNG; RUN/evaluate by default.
         views: clips × crops of each sample, e.g. 5x3; the recipe's by default.
         short: to which the short side is resized, in pixels; the recipe's by default.
@@ -69,14 +76,15 @@ def evaluate(
     from unveil.evaluation.accuracy import classifier_key
     from unveil.evaluation.halves import framed, halves
     from unveil.evaluation.halves import views as views_of
+    from unveil.verbs.words import IN_WORDS, in_words
 
     run = _open(run, device, weights)
     recipe = run.recipe
     settings = replace(recipe.data, evaluation=framed(recipe.data.evaluation, short, crop))
     if views:
         settings = replace(settings, **views_of(views))
-    if by not in EVALUATORS:
-        raise UserError(f"--by {by}: unknown. Use {', '.join(EVALUATORS)}.")
+    if by not in (*EVALUATORS, *IN_WORDS):
+        raise UserError(f"--by {by}: unknown. Use {', '.join((*EVALUATORS, *IN_WORDS))}.")
     if by == "accuracy":
         classifier_key(run.objective)
         run.trained_classes()
@@ -87,6 +95,13 @@ def evaluate(
     def scan(files: Paths) -> Manifest:
         return Manifest.scan(paths_of(files), suffixes, warn=lambda text: say(quiet, f"warning: {text}"))
 
+    if by in IN_WORDS:
+        result, paths = in_words(by, run, settings, scan(data), classes, templates, seed, workers)
+        return _told(result, Path(out) if out else run.path / "evaluate", paths, quiet)
+    if classes or templates:
+        raise UserError(
+            "--classes and --templates are for --by zero-shot: the other evaluations take classes from the data."
+        )
     known, asked = halves(
         by, scan(data), None if test is None else scan(test), val_fraction, seed, lambda text: say(quiet, text)
     )
@@ -94,20 +109,20 @@ def evaluate(
     known, asked = known.readable(), asked.readable()
     if not len(asked):
         raise UserError(f"none of the {len(bad)} files to test can be read; the first: {bad[0][1]}")
-    classes = run.classes if by == "accuracy" else sorted({*known.classes, *asked.classes})
-    strange = sorted(set(asked.classes) - set(classes))
-    if strange and classes:
+    names = run.classes if by == "accuracy" else sorted({*known.classes, *asked.classes})
+    strange = sorted(set(asked.classes) - set(names))
+    if strange and names:
         raise UserError(
-            f"the data have classes that {run.path} was not trained on: {', '.join(strange[:8])}. It knows: {', '.join(classes[:20])}."
+            f"the data have classes that {run.path} was not trained on: {', '.join(strange[:8])}. It knows: {', '.join(names[:20])}."
         )
     loader = replace(recipe.loader, workers=workers)
     several = run.info["multi_label"] if by == "accuracy" else known.multi_label or asked.multi_label
 
     def batches(manifest: Manifest) -> Any:
-        dataset = Dataset(manifest, settings, list(classes), training=False, seed=seed, multi_label=several)
+        dataset = Dataset(manifest, settings, list(names), training=False, seed=seed, multi_label=several)
         return evaluation_batches(dataset, loader, min(loader.batch, 32))
 
-    subject = Subject(run.objective, run.encoder, settings.signal.key, classes, run.device)
+    subject = Subject(run.objective, run.encoder, settings.signal.key, names, run.device)
     options: dict[str, Any] = {} if by == "accuracy" else {"layer": layer}
     if by in ("knn", "linear"):
         options["pool"] = pool
@@ -115,8 +130,12 @@ def evaluate(
         options["seed"] = seed
     result = EVALUATORS[by](subject, batches(known) if by != "accuracy" else None, batches(asked), **options)
     result.bad = bad + result.bad
-    folder = Path(out) if out else run.path / "evaluate"
-    result.save(folder, asked.column("path"))
+    return _told(result, Path(out) if out else run.path / "evaluate", asked.column("path"), quiet)
+
+
+def _told(result: Report, folder: Path, paths: list[str], quiet: bool) -> Report:
+    """The report, written and shown."""
+    result.save(folder, paths)
     if not quiet:
         from rich.console import Console
 
@@ -175,7 +194,7 @@ def embed(
     data: Paths,
     out: str | Path,
     layer: int | None = None,
-    pool: str = "mean",
+    pool: str | None = None,
     hop: float | None = None,
     batch: int = 8,
     weights: str = "last",
@@ -190,7 +209,7 @@ def embed(
         data: folder of files, or a file; may be given several times.
         out: folder for the index.
         layer: features after this block (1 … depth, negative from the end); the encoder's output by default.
-        pool: mean, max, class or encoder.
+        pool: mean, max, class, encoder, or shared (the space of images and texts); shared where there is one, otherwise mean.
         hop: seconds from one window's start to the next; a window's length by default.
         batch: windows that go through the network at once.
         weights: last, or best on the held-out data of the training.
@@ -215,11 +234,11 @@ def search(
     device: str = "auto",
     quiet: bool = False,
 ) -> list[Hit]:
-    """What in an index is most like a file: path, time and cosine similarity. Exact.
+    """What in an index is most like a file, or fits a text best: path, time and cosine similarity. Exact.
 
     Args:
         index: folder that `unveil embed` wrote.
-        query: a media file.
+        query: a media file; or, of a run that knows texts (clip, flip), a text in quotes.
         top: number of results.
         html: also write a page with pictures of the results.
         device: auto, cpu, cuda or mps.
@@ -228,9 +247,9 @@ def search(
     from unveil.serve import print_hits, search_page
     from unveil.serve import search as find
 
-    hits = find(Path(index), Path(query), top=top, device=device)
+    hits = find(Path(index), query, top=top, device=device)
     if html:
-        search_page(hits, Path(query), Path(html))
+        search_page(hits, query, Path(html))
     return print_hits(hits, quiet=quiet)
 
 

@@ -21,6 +21,7 @@ def import_(
     classes: str | None = None,
     num_heads: int | None = None,
     decoder_num_heads: int | None = None,
+    text_num_heads: int | None = None,
     bgr: bool | None = None,
     licence: str | None = None,
     partial: bool = False,
@@ -38,6 +39,7 @@ def import_(
         classes: names of the classes: a text file with one a line, a .json, imagenet or kinetics400; numbers by default.
         num_heads: attention heads of the encoder, where the family's rule is not the checkpoint's.
         decoder_num_heads: the same of the decoder.
+        text_num_heads: the same of a text's tower.
         bgr: the network sees blue, green, red, and its first kernel is turned around; of pycls' by default.
         licence: of the weights; what the family's authors or the folder's card say by default.
         partial: load what fits, although tensors are missing or left over.
@@ -56,7 +58,12 @@ def import_(
     from unveil.training.guards import alone
 
     out = Path(out)
-    given = {"num_heads": num_heads, "decoder_num_heads": decoder_num_heads, "bgr": bgr}
+    given = {
+        "num_heads": num_heads,
+        "decoder_num_heads": decoder_num_heads,
+        "text_num_heads": text_num_heads,
+        "bgr": bgr,
+    }
     hints = {name: value for name, value in given.items() if value is not None}
     with alone(out):
         run, told = import_checkpoint(file, recipe, out, flags, hints, classes, licence, partial, overwrite)

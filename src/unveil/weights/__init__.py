@@ -30,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 #: What a name map may be told that is no flag of a recipe.
-HINTS = ("num_heads", "decoder_num_heads", "bgr")
+HINTS = ("num_heads", "decoder_num_heads", "text_num_heads", "bgr")
 
 #: What training scripts put before every name: DistributedDataParallel, torch.compile, Lightning.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
@@ -58,8 +58,8 @@ def convert(system: str, weights: dict[str, Tensor] | str | Path, **hints: Any) 
     Args:
         system: one of `families()`.
         weights: the published file (`.pth`, `.safetensors`; nothing in it is run), or its state dict.
-        hints: what shapes do not tell: `num_heads`, `decoder_num_heads`, `bgr`; flags of the recipe that settle what the
-            checkpoint leaves open (`crop` and `frames` of positions that are not saved).
+        hints: what shapes do not tell: `num_heads`, `decoder_num_heads`, `text_num_heads`, `bgr`; flags of the recipe that settle
+            what the checkpoint leaves open (`crop` and `frames` of positions that are not saved).
 
     Raises:
         UserError: the system has no name map, or one that has no use for a hint; the checkpoint is not one of its, or the
@@ -154,8 +154,8 @@ def load(system: str, weights: dict[str, Tensor] | str | Path, *, partial: bool 
         system: one of `families()`.
         weights: the published file (`.pth`, `.safetensors`; nothing in it is run), or its state dict.
         partial: load what fits, although tensors are missing or left over.
-        hints: what shapes do not tell, `num_heads`, `decoder_num_heads` and `bgr`; and any flag of the recipe, for a network that
-            differs from the checkpoint's: `frames`, `crop`, `patch`, `num_classes`.
+        hints: what shapes do not tell, `num_heads`, `decoder_num_heads`, `text_num_heads` and `bgr`; and any flag of the recipe, for a
+            network that differs from the checkpoint's: `frames`, `crop`, `patch`, `num_classes`.
 
     Returns:
         the recipe, its objective holding the weights.

@@ -286,14 +286,16 @@ def revert(objective: nn.Module, encoder_only: bool = False) -> Reverted:
     """An objective as one of transformers' classes.
 
     Args:
-        objective: `Supervised` or `MaskedAutoencoder` over a vision transformer.
+        objective: `Supervised` or `MaskedAutoencoder` over a vision transformer, or `TwoTower` with one.
         encoder_only: only its encoder.
 
     Raises:
         UserError: they have no class for it; the text says what is in the way.
     """
-    from unveil.objectives import MaskedAutoencoder, Supervised
+    from unveil.objectives import MaskedAutoencoder, Supervised, TwoTower
 
+    if isinstance(objective, TwoTower):
+        return importlib.import_module("unveil.weights.clip").revert(objective, encoder_only)
     if not isinstance(objective, MaskedAutoencoder | Supervised):
         raise UserError(refusal([f"it learns as {type(objective).__name__}"]))
     encoder = objective.encoder
