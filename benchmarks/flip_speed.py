@@ -12,17 +12,18 @@ computation at ratio 0.5, and so of twice the pairs in the same time; the text's
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from decode import machine
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from unveil.flags import build
+from unveil.run import versions
 from unveil.sizes import gmacs
 
 PAPER = {"0.5": 2.0}
@@ -57,13 +58,16 @@ class Training:
         self.objective.after_step(0.0)
 
     def seconds(self, steps: int) -> float:
+        # One thread's own time does not count what other work takes of the machine.
+        alone = self.device.type == "cpu" and torch.get_num_threads() == 1
+        clock = time.process_time if alone else time.perf_counter
         self.step()
         _wait(self.device)
-        began = time.perf_counter()
+        began = clock()
         for _ in range(steps):
             self.step()
         _wait(self.device)
-        return (time.perf_counter() - began) / steps
+        return (clock() - began) / steps
 
     def peak(self) -> int:
         """Bytes beyond what is held between steps."""
@@ -107,7 +111,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
     if asked.ratios[0] != 0:
         parser.error("the first ratio is what the others are compared with: 0")
     device = torch.device(asked.device)
@@ -119,9 +125,9 @@ def main() -> None:
     for _ in range(asked.rounds):
         for ratio in asked.ratios:  # one network at a time is in memory
             seconds[f"{ratio:g}"].append(Training(ratio, flags, batch, device).seconds(asked.steps))
-    where = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{machine()}, {asked.threads} threads"
     result: dict[str, Any] = {
-        "device": where, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"), "size": asked.size, "crop": asked.crop,
+        "machine": where, "versions": versions(), "date": time.strftime("%Y-%m-%d"), "size": asked.size, "crop": asked.crop,
         "batch": asked.batch, "rounds": asked.rounds, "paper_speed": PAPER, "ratios": {},
     }  # fmt: skip
     whole = seconds["0"]

@@ -42,7 +42,7 @@ class System(NamedTuple):
     """0: as initialised."""
 
 
-PLAIN = {"size": "nano", "crop": 32, "patch": 4}
+PLAIN = {"size": "nano", "crop": 32, "patch": 8}
 RESIDUAL = {"size": "18", "width": 32, "crop": 32}
 MOCO = {"queue": 2048, "mlp": True, "temperature": 0.2, "augment": "v2", "momentum": 0.99, "optimizer.lr": 0.06}
 V3 = {"hidden": 512, "optimizer.lr": 2e-3, "smallest_crop": 0.2}
@@ -59,7 +59,7 @@ CIFAR10 = {
         (
             "tokenizer",
             "dvae",
-            {"size": "nano", "vocab": 256, "crop": 64, "cooling": 0.5, "beta_growth": 0.1, "optimizer.lr": 4e-3},
+            {"size": "nano", "vocab": 256, "crop": 32, "cooling": 0.5, "beta_growth": 0.1, "optimizer.lr": 4e-3},
         ),
     ),
 }
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("benchmarks/work/self_supervised"), help="where runs are kept"
     )
-    parser.add_argument("--epochs", type=float, help="of pre-training; 5, of UT-Interaction 40, unless given")
+    parser.add_argument("--epochs", type=float, help="of pre-training; 12, of UT-Interaction 40, unless given")
     parser.add_argument("--seconds", type=float, default=240, help="of each pre-training of CLIP and FLIP")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=2.0, help="no run is begun that would take longer in all")
@@ -95,7 +95,7 @@ def main() -> None:
     if arguments.what == "flickr8k":
         settings, found = flickr8k(arguments.data, work, arguments.seconds, arguments.seeds, budget)
     else:
-        epochs = arguments.epochs or {"cifar10": 5, "ut_interaction": 40}[arguments.what]
+        epochs = arguments.epochs or {"cifar10": 12, "ut_interaction": 40}[arguments.what]
         batch = {"cifar10": 64, "ut_interaction": 12}[arguments.what]
         shared = {
             "schedule.epochs": epochs, "schedule.warmup": epochs / 10, "schedule.batch": batch, "loader.batch": batch,

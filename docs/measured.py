@@ -237,9 +237,30 @@ def hog_share() -> str:
     )
 
 
+def flip_speed() -> str:
+    found = results("flip_speed")
+    whole = found["ratios"]["0"]
+    rows = [
+        [
+            name,
+            f"{row['samples_per_s']:.2f}",
+            f"{row['speed']:.2f} ×",
+            f"{found['paper_speed'][name]:g} ×" if name in found["paper_speed"] else "–",
+            f"{row['peak_bytes'] / 2**20:.0f} MiB",
+            f"{row['peak_bytes'] / whole['peak_bytes']:.2f}",
+            f"{row['gmacs']:.2f}",
+        ]
+        for name, row in found["ratios"].items()
+    ]
+    head = ["ratio", "pairs a second", "speed", "in the paper", "peak memory of a step", "of that at 0", "GMACs a pair"]
+    size = f"{found['size']}, {found['crop']}², batch {found['batch']}"
+    text = f"{size}, {found['rounds']} rounds in turn; torch {found['versions']['torch']}."
+    return table(head, rows, found, text)
+
+
 TABLES = {
     "decoding.md": [decode, crop],
-    "performance.md": [backbones, backbones_profile, hog_share],
+    "performance.md": [backbones, backbones_profile, hog_share, flip_speed],
     "reliability.md": [memory],
     "results.md": [
         group_norm,
