@@ -59,7 +59,15 @@ CIFAR10 = {
         (
             "tokenizer",
             "dvae",
-            {"size": "nano", "vocab": 256, "crop": 32, "cooling": 0.5, "beta_growth": 0.1, "optimizer.lr": 4e-3},
+            {
+                "size": "nano",
+                "vocab": 256,
+                "crop": 32,
+                "cooling": 1.0,
+                "beta": 1.0,
+                "beta_growth": 0.5,
+                "optimizer.lr": 8e-3,
+            },
         ),
     ),
 }
@@ -84,7 +92,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("benchmarks/work/self_supervised"), help="where runs are kept"
     )
-    parser.add_argument("--epochs", type=float, help="of pre-training; 12, of UT-Interaction 40, unless given")
+    parser.add_argument("--epochs", type=float, help="of pre-training; 6, of UT-Interaction 40, unless given")
     parser.add_argument("--seconds", type=float, default=240, help="of each pre-training of CLIP and FLIP")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--hours", type=float, default=2.0, help="no run is begun that would take longer in all")
@@ -95,7 +103,7 @@ def main() -> None:
     if arguments.what == "flickr8k":
         settings, found = flickr8k(arguments.data, work, arguments.seconds, arguments.seeds, budget)
     else:
-        epochs = arguments.epochs or {"cifar10": 12, "ut_interaction": 40}[arguments.what]
+        epochs = arguments.epochs or {"cifar10": 6, "ut_interaction": 40}[arguments.what]
         batch = {"cifar10": 64, "ut_interaction": 12}[arguments.what]
         shared = {
             "schedule.epochs": epochs, "schedule.warmup": epochs / 10, "schedule.batch": batch, "loader.batch": batch,

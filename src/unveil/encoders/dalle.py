@@ -56,6 +56,10 @@ def dalle_dimensions(size: DalleSize) -> DalleDimensions:
     return DalleDimensions(int(numbers[1]), int(numbers[2]))
 
 
+BRIGHTNESS, CONTRAST = 0.5, 0.2
+"""About the mean and the deviation of a photograph's values in [0.1, 0.9], the range that the encoder sees."""
+
+
 class DalleEncoder(Encoder):
     """Convolutions in residual blocks without norms, four groups of them, each but the last halved by max-pooling.
 
@@ -86,6 +90,12 @@ class DalleEncoder(Encoder):
             before = after
         self.blocks = nn.ModuleList(groups)
         fan_in(self)
+        # Pictures lie between 0 and 1 here. It begins as though they were centred and of unit deviation: what all places have in common
+        # would else outweigh what tells them apart, and all of them would choose the same code.
+        with torch.no_grad():
+            self.stem.weight.div_(CONTRAST)
+            assert self.stem.bias is not None
+            self.stem.bias.copy_(-BRIGHTNESS * self.stem.weight.sum((1, 2, 3)))
 
     def mask_grid(self, x: Tensor) -> tuple[int, ...]:
         refuse_mask()

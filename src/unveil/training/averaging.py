@@ -12,14 +12,13 @@ if TYPE_CHECKING:
 
 
 def averaged(objective: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the network that follows it at `update_parameters`: decay × its own + (1 − decay) × the network's.
+    """A copy of the network that follows it at `update_parameters`: d × its own + (1 − d) × the network's.
 
-    Buffers are averaged, too, but for counters, which are copied.
+    d is `decay`, but at the n-th update at most (1 + n) / (10 + n), as TensorFlow's moving averages have it: a short run would else be
+    averaged with its random start. Buffers are averaged, too, but for counters, which are copied.
     """
     from torch.distributed.tensor import DTensor
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-    average = get_ema_multi_avg_fn(decay)
 
     def here(tensors: Any) -> list[torch.Tensor]:
         # A divided network's parameters are averaged piece by piece, each process its own; buffers are whole.
@@ -27,7 +26,8 @@ def averaged(objective: nn.Module, decay: float) -> AveragedModel:
 
     def move(old: Any, new: Any, count: Any) -> None:
         if old[0].is_floating_point():
-            average(here(old), here(new), count)
+            done = int(count)
+            get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(here(old), here(new), count)
         else:  # a counter: its average, cut to a whole number, would never move
             for mine, its in zip(old, new, strict=True):
                 mine.copy_(its)
