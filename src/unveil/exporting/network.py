@@ -91,7 +91,7 @@ def network_of(run: Run, part: Part) -> Network:
         "flags": run.info["flags"],
         "input": {"name": key, "shape": ["batch", *shape], "dtype": "float32"},
         "output": {"name": output, "shape": ["batch", width], "dtype": "float32"},
-        "preprocessing": {**described, "values": "pixels in [0, 1], minus mean, divided by std"},
+        "preprocessing": {**described, "values": data.signal.values},
         "classes": classes,
         "multi_label": bool(run.info.get("multi_label")) if classifies else False,
         "licence_of_start": run.info.get("licence_of_start"),
