@@ -50,7 +50,7 @@ def read_cloud(path: str | os.PathLike[str]) -> Cloud:
     except Exception as error:
         raise DecodeError(f"{path}: {type(error).__name__}: {error}") from error
     points = np.asarray(points, np.float64)
-    finite = np.isfinite(points).all(axis=1)
+    finite = np.asarray(np.isfinite(points).all(axis=1))
     if not finite.any():
         what = "holds no points." if not len(points) else f"none of its {len(points):,} points is finite."
         raise DecodeError(f"{path}: {what}")
