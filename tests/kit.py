@@ -15,16 +15,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unveil.masking import Mask
-from unveil.objectives import MaskedAutoencoder, Objective
+from unveil.objectives import Masked, Objective
 from unveil.recipe import Recipe
 
 BATCH = 4
 CROP = 32
 FRAMES = 4
 CLASSES = 5
+POINTS = 80
 SMALL = {
     "size": "debug", "crop": CROP, "patch": 8, "frames": FRAMES, "num_classes": CLASSES, "tokenizer_size": "debug",
-    "vocab": 64,
+    "vocab": 64, "points": POINTS, "group": 16, "neighbours": 4,
 }  # fmt: skip
 PLACEHOLDER = re.compile(r"TODO|XXX|lorem", re.IGNORECASE)
 
@@ -44,7 +45,7 @@ def small(recipe: Callable[..., Recipe], seed: int = 0, **flags: Any) -> Recipe:
 def batch_for(objective: Objective, seed: int = 0) -> dict[str, Tensor]:
     """A batch with every key of the glossary that the objective's towers need; of several views their stack."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"image": (3, CROP, CROP), "video": (3, FRAMES, CROP, CROP)}
+    shapes = {"image": (3, CROP, CROP), "video": (3, FRAMES, CROP, CROP), "points": (3, POINTS)}
     views = [objective.views] if objective.views > 1 else []
     batch = {key: torch.randn(BATCH, *views, *shapes[key], generator=generator) for key in objective.towers}
     batch["index"] = torch.arange(BATCH)
@@ -59,7 +60,7 @@ def signal_of(objective: Objective, batch: dict[str, Tensor], key: str) -> Tenso
 
 
 def mask_for(objective: Objective, batch: dict[str, Tensor]) -> Mask | None:
-    return objective.masked(batch) if isinstance(objective, MaskedAutoencoder) else None
+    return objective.masked(batch) if isinstance(objective, Masked) else None
 
 
 def check_docstring(recipe: Callable[..., Recipe]) -> None:

@@ -37,6 +37,8 @@ class Block(nn.Module):
         qkv_bias: see `Attention`.
         drop_path: rate of stochastic depth.
         layer_scale: initial value of a learned factor on both branches; None for none.
+        head_width: see `Attention`.
+        eps: added to the variance in norms.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Block(nn.Module):
         qkv_bias: QkvBias = True,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        head_width: int | None = None,
+        eps: float = 1e-6,
     ):
         super().__init__()
-        self.norm1 = LayerNorm(width)
-        self.attn = Attention(width, heads, qkv_bias)
+        self.norm1 = nn.LayerNorm(width, eps)
+        self.attn = Attention(width, heads, qkv_bias, head_width=head_width)
         self.scale1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
-        self.norm2 = LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width, eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.scale2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
         # One for each branch: a dropout draws the same again when it is called again.

@@ -6,6 +6,7 @@ All of it is exact, works on batches, and never holds more than a stripe of the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -30,7 +31,9 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
             total = part if total is None else total + part
         assert total is not None
         return total
-    with torch.autocast(a.device.type, enabled=False):  # in half precision neighbours would be others
+    kind = a.device.type  # the meta device, on which costs are counted, has no precision to choose
+    full = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    with full:  # in half precision neighbours would be others
         products = a @ b.transpose(1, 2)
     return a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None] - 2 * products
 
