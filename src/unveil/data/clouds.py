@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from unveil.data.boxes import Crop
 from unveil.data.cloud_files import READERS, Cloud, read_cloud
+from unveil.data.drawing import three_views
 from unveil.data.measure import measure_cloud
 from unveil.data.row import Row
 from unveil.errors import DecodeError
@@ -36,16 +37,16 @@ class Points:
     measure = staticmethod(measure_cloud)
 
     def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
-        return self._drawn(row.path, read_cloud(row.path), generator)
+        return self._sampled(row.path, read_cloud(row.path), generator)
 
     def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> list[Tensor]:
         cloud = read_cloud(row.path)
-        return [self._drawn(row.path, cloud, generator) for _ in range(count)]
+        return [self._sampled(row.path, cloud, generator) for _ in range(count)]
 
     def views(self, row: Row, clips: int = 1) -> list[Tensor]:
         """Each of `clips` is another draw."""
         cloud = read_cloud(row.path)
-        return [self._drawn(row.path, cloud, torch.Generator().manual_seed(number)) for number in range(clips)]
+        return [self._sampled(row.path, cloud, torch.Generator().manual_seed(number)) for number in range(clips)]
 
     def blank(self, height: int = 256, width: int = 256) -> Tensor:
         """All points in one place."""
@@ -56,7 +57,16 @@ class Points:
     ) -> Iterator[tuple[float | None, float | None, Tensor]]:
         yield None, None, self.views(Row(os.fspath(path)))[0]
 
-    def _drawn(self, path: str, cloud: Cloud, generator: torch.Generator | None) -> Tensor:
+    def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+        """From the right, from the front, from above."""
+        return three_views(x)
+
+    @staticmethod
+    def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
+        """From the front."""
+        return three_views(Points().views(Row(os.fspath(path)))[0])[1]
+
+    def _sampled(self, path: str, cloud: Cloud, generator: torch.Generator | None) -> Tensor:
         return in_unit_sphere(sample(cloud, self.points, generator), path)
 
 

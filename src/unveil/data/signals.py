@@ -8,18 +8,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unveil.data.boxes import Crop
 from unveil.data.clips import Clip, Dense
 from unveil.data.clouds import Points
+from unveil.data.drawing import frames
 from unveil.data.images import read_image
 from unveil.data.labels_csv import read_labels
 from unveil.data.listing import list_files, suffix
 from unveil.data.manifest import Row, manifest_of, suffixes_in
 from unveil.data.measure import Measured, measure_image, measure_video
-from unveil.data.video import windows
+from unveil.data.video import read_frames, windows
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError, UserError
 
@@ -78,6 +80,19 @@ class Signal(Protocol):
         self, path: str | os.PathLike[str], hop: float | None = None
     ) -> Iterator[tuple[float | None, float | None, Tensor]]:
         """A whole file piece by piece: (start, end, sample), seconds or None; in bounded memory.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        ...
+
+    def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+        """A sample, as the network takes it, as pictures, uint8 [T,H,W,3]: its frames, or what it looks like from T sides."""
+        ...
+
+    @staticmethod
+    def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
+        """One picture of a file, uint8 [H,W,3]; of a stretch of time its middle.
 
         Raises:
             DecodeError: the file cannot be read.
@@ -146,6 +161,13 @@ class Video:
                 yield start, end, _channels_first(video.read(self.clip.views(start, end, video.fps, 1)[0]))
                 start += length
 
+    def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+        return frames(x, mean, std)
+
+    @staticmethod
+    def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
+        return read_frames(path, times=[((start or 0.0) + (end or 0.0)) / 2])[0].numpy()
+
 
 @dataclass(frozen=True)
 class Image:
@@ -176,6 +198,13 @@ class Image:
         self, path: str | os.PathLike[str], hop: float | None = None
     ) -> Iterator[tuple[float | None, float | None, Tensor]]:
         yield None, None, read_image(path)
+
+    def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+        return frames(x, mean, std)
+
+    @staticmethod
+    def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
+        return read_image(path).permute(1, 2, 0).numpy()
 
 
 SIGNALS: tuple[type[Signal], ...] = (Video, Image, Points)

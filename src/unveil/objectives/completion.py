@@ -26,6 +26,10 @@ class Completion(Masked):
     """
 
     drawable = True
+    shows = (
+        "What was there, what the encoder was shown of it, and what the decoder guessed, which is the whole cloud. Seen from the "
+        "right, from the front and from above; what is near is dark."
+    )
 
     def __init__(
         self,

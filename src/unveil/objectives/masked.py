@@ -70,6 +70,11 @@ class MaskedAutoencoder(Masked):
         loss: `(prediction, target) → scalar`.
     """
 
+    shows = (
+        "What was there, what the encoder was shown of it, and what the decoder guessed. Visible patches are copied into the last "
+        "row. Where a recipe predicts normalised patches, each is drawn with the true patch's mean and contrast."
+    )
+
     def __init__(
         self,
         key: str,
