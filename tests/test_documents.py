@@ -38,6 +38,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(clip, root / name)
     (root / "photos").mkdir()
     write_pictures(root / "photos")
+    for name in ("scans", "labelled-scans", "test-scans"):
+        write_clouds(root / name)
     for name, (reference, classes) in documents.CHECKPOINTS.items():
         state = state_of(read(reference))
         if classes:
@@ -50,6 +52,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = verbs.pretrain("videomae", data=root / "clips", out=root / "runs" / "a", **tiny)
     verbs.finetune(run.path, data=root / "labelled", out=root / "runs" / "b", **tiny)
     verbs.embed(run.path, data=root / "clips", out=root / "index", device="cpu", quiet=True)
+    points = verbs.pretrain("mae3d", data=root / "scans", out=root / "runs" / "points", **tiny)
+    verbs.finetune(points.path, data=root / "labelled-scans", out=root / "runs" / "points-ft", **tiny)
     of_tokenizer = {name: value for name, value in tiny.items() if name not in ("frames", "patch")} | {"max_steps": 0}
     verbs.train("dvae", data=root / "photos", out=root / "runs" / "tokenizer", **of_tokenizer)
     lost = {**tiny, "optimizer.lr": 1e30, "max_steps": 6, "schedule.warmup": 0}
@@ -67,6 +71,14 @@ def write_pictures(folder: Path) -> None:
 
     for number in range(4):
         Image.effect_mandelbrot((48, 40), (-2, -1.5, 1, 1.5), 10 + number).convert("RGB").save(folder / f"{number}.png")
+
+
+def write_clouds(folder: Path) -> None:
+    for name in ("ball", "stick"):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            lines = torch.randn(40, 3, generator=torch.Generator().manual_seed(number)) * torch.tensor([1.0, 1, len(name)])
+            (folder / name / f"{number}.xyz").write_text("".join(f"{x} {y} {z}\n" for x, y, z in lines.tolist()))
 
 
 def write_own_recipe(folder: Path) -> None:
