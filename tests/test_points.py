@@ -37,7 +37,9 @@ def scans(tmp_path_factory) -> Path:
         for i in range(4):
             np.save(folder / kind / f"{i}.npy", cloud(kind, i).astype(np.float16))
         np.savetxt(folder / kind / "4.xyz", cloud(kind, 4)[:30])  # fewer than are asked for
-        trimesh.creation.icosphere(subdivisions=1).apply_scale([9, 1, 1] if kind == "stick" else 1).export(folder / kind / "5.off")
+        trimesh.creation.icosphere(subdivisions=1).apply_scale([9, 1, 1] if kind == "stick" else 1).export(
+            folder / kind / "5.off"
+        )
     few = cloud("ball", 9)
     few[::2] = np.nan
     np.save(folder / "ball" / "holes.npy", few)

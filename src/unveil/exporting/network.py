@@ -102,7 +102,7 @@ def network_of(run: Run, part: Part) -> Network:
 def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
     """A few signals on which a run and its export are compared, float32 [n, C, *S], and what they are, as a phrase.
 
-    Each comes a second time, mirrored, so that there are always several.
+    Each comes a second time, mirrored (of a cloud: its points the other way round), so that there are always several.
 
     Args:
         run: with the recipe that reads them.

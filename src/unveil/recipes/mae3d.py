@@ -129,6 +129,7 @@ def mae3d(
         optimizer=Optimizer(lr=8e-4, weight_decay=1e-4),
         schedule=Schedule(epochs=301, warmup=0, batch=32, min_lr=8e-4),
         loader=Loader(batch=32),
+        precision="32",  # in half precision neighbours would lie in one place
     )
 
 
@@ -163,6 +164,7 @@ def finetune(
         optimizer=Optimizer(lr=8e-4, weight_decay=1e-4),
         schedule=Schedule(epochs=251, warmup=0, batch=32, min_lr=8e-4),
         loader=Loader(batch=32),
+        precision="32",  # in half precision neighbours would lie in one place
     )
 
 
