@@ -33,7 +33,7 @@ PLAIN = ("text", "csv", "diff")
 #: Added to what trains, so that it takes a second; a recipe gets those that it has.
 TINY: dict[str, Any] = {
     "size": "debug", "frames": 4, "crop": 32, "patch": 8, "max_steps": 2, "schedule.batch": 4, "loader.batch": 4,
-    "loader.workers": 0, "sample.clips": 1, "sample.crops": 1,
+    "loader.workers": 0, "sample.clips": 1, "sample.crops": 1, "points": 32, "group": 4, "neighbours": 3,
 }  # fmt: skip
 #: Folders of the pages that hold pictures.
 PICTURES = {"photos/", "images/"}

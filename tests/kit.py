@@ -22,6 +22,7 @@ BATCH = 4
 CROP = 32
 FRAMES = 4
 CLASSES = 5
+POINTS = 80
 SMALL = {
     "size": "debug",
     "crop": CROP,
@@ -32,6 +33,9 @@ SMALL = {
     "vocabulary": 50,
     "tokenizer_size": "debug",
     "vocab": 64,
+    "points": POINTS,
+    "group": 16,
+    "neighbours": 4,
 }
 PLACEHOLDER = re.compile(r"TODO|XXX|lorem", re.IGNORECASE)
 
@@ -51,7 +55,7 @@ def small(recipe: Callable[..., Recipe], seed: int = 0, **flags: Any) -> Recipe:
 def batch_for(objective: Objective, seed: int = 0) -> dict[str, Tensor]:
     """A batch with every key of the glossary that the objective's towers need; of several views their stack."""
     generator = torch.Generator().manual_seed(seed)
-    shapes = {"image": (3, CROP, CROP), "video": (3, FRAMES, CROP, CROP)}
+    shapes = {"image": (3, CROP, CROP), "video": (3, FRAMES, CROP, CROP), "points": (3, POINTS)}
     views = [objective.views] if objective.views > 1 else []
     signals = [key for key in objective.towers if key != "text"]
     batch = {key: torch.randn(BATCH, *views, *shapes[key], generator=generator) for key in signals}

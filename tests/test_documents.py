@@ -38,6 +38,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(clip, root / name)
     write_pictures(root / "photos")
     write_pairs(root)
+    for name in ("scans", "labelled-scans", "test-scans"):
+        write_clouds(root / name)
     for name, (reference, classes) in documents.CHECKPOINTS.items():
         state = state_of(read(reference))
         if classes:
@@ -46,13 +48,20 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.save({"model": state}, root / name)
     verbs.export(imported_vit(root), format="huggingface", out=root / "from-transformers", quiet=True)
     write_own_recipe(root)
-    tiny = {**documents.TINY, "device": "cpu", "quiet": True}
+    clouds = ("points", "group", "neighbours")
+    tiny = {name: value for name, value in documents.TINY.items() if name not in clouds}
+    tiny |= {"device": "cpu", "quiet": True}
+    of_clouds = {**tiny, **{name: documents.TINY[name] for name in clouds}}
+    of_clouds = {name: value for name, value in of_clouds.items() if name not in ("frames", "crop", "patch")}
     run = verbs.pretrain("videomae", data=root / "clips", out=root / "runs" / "a", **tiny)
     verbs.finetune(run.path, data=root / "labelled", out=root / "runs" / "b", **tiny)
     verbs.embed(run.path, data=root / "clips", out=root / "index", device="cpu", quiet=True)
     stills = {name: value for name, value in tiny.items() if name != "frames"}
     pairs = verbs.pretrain("flip", data=root / "pairs", out=root / "runs" / "flip", **stills)
     verbs.embed(pairs.path, data=root / "photos", out=root / "pictures", device="cpu", quiet=True)
+    points = verbs.pretrain("mae3d", data=root / "scans", out=root / "runs" / "points", **of_clouds)
+    of_clouds.pop("group")
+    verbs.finetune(points.path, data=root / "labelled-scans", out=root / "runs" / "points-ft", **of_clouds)
     of_tokenizer = {name: value for name, value in tiny.items() if name not in ("frames", "patch")} | {"max_steps": 0}
     verbs.train("dvae", data=root / "photos", out=root / "runs" / "tokenizer", **of_tokenizer)
     lost = {**tiny, "optimizer.lr": 1e30, "max_steps": 6, "schedule.warmup": 0}
@@ -81,6 +90,16 @@ def write_pairs(root: Path) -> None:
     for name in ("cats", "dogs"):
         write_pictures(root / "images" / name)
     (root / "names.txt").write_text("a cat\na dog\n")
+
+
+def write_clouds(folder: Path) -> None:
+    for name in ("ball", "stick"):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            lines = torch.randn(40, 3, generator=torch.Generator().manual_seed(number)) * torch.tensor(
+                [1.0, 1, len(name)]
+            )
+            (folder / name / f"{number}.xyz").write_text("".join(f"{x} {y} {z}\n" for x, y, z in lines.tolist()))
 
 
 def write_own_recipe(folder: Path) -> None:

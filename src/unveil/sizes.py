@@ -27,10 +27,9 @@ def parameters(module: nn.Module) -> int:
 
 
 def sample(recipe: Recipe) -> dict[str, Tensor]:
-    """A batch of one black sample, on the CPU, with seed and label, and a text of the full length where there are any; of several
-    views a batch of two.
+    """A batch of two blank samples, on the CPU, with seed and label, and a text of the full length where there are any.
 
-    Features of one sample alone have no statistics, which batch norms of projectors take. Counts are divided by two then.
+    Features of one sample alone have no statistics, which batch norms of projectors and heads take. Counts are divided by two.
     """
     from unveil.data import to_input
 
@@ -38,9 +37,9 @@ def sample(recipe: Recipe) -> dict[str, Tensor]:
     blank = data.signal.blank()
     for step in data.evaluation:
         blank = step(blank)
-    x = to_input(blank, data.mean, data.std)[None]
-    if data.views:
-        x = x[None].expand(2, 1 + len(data.views), *x.shape[1:]).contiguous()
+    x = to_input(blank, data.mean, data.std)
+    views = [1 + len(data.views)] if data.views else []
+    x = x.expand(2, *views, *x.shape).contiguous()
     none = torch.zeros(x.shape[0], dtype=torch.int64)
     batch = {data.signal.key: x, "seed": none, "label": none.clone()}
     if data.text is not None:

@@ -7,6 +7,7 @@ gradients come out with respect to the reference's own parameters. Then each num
 
     hints:       flags of the network that shapes do not tell; {constructor: KEY} takes the reference's own
     mask:        {rule: a name of MASKS, and its arguments}, where the reference masks
+    scale:       what its input is multiplied by
     views:       the reference's inputs that are the views of a sample, in order
     labels:      of the two samples, where its loss takes some
     inputs:      our key of a batch → the reference's input, where it has another name
@@ -19,6 +20,7 @@ gradients come out with respect to the reference's own parameters. Then each num
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,7 +38,7 @@ from unveil.decoders import LinearDecoder, TransformerDecoder
 from unveil.flags import assemble, expand
 from unveil.losses import similarities
 from unveil.masking import Mask
-from unveil.objectives import MaskedAutoencoder, Objective, Supervised
+from unveil.objectives import Masked, Objective, Supervised
 from unveil.targets import HOG
 from unveil.tokens import Patchify, coordinates, unravel
 
@@ -54,8 +56,8 @@ class Compared(NamedTuple):
 
 
 #: What `<system>.yaml` may say, and what it may say of one variant.
-FACTS = {"hints", "mask", "views", "labels", "inputs", "quantities", "left_out", "variants"}
-OWN_FACTS = {"hints", "quantities"}
+FACTS = {"hints", "mask", "views", "labels", "inputs", "scale", "quantities", "left_out", "variants"}
+OWN_FACTS = {"hints", "mask", "quantities"}
 PART = "part"
 
 
@@ -103,7 +105,23 @@ def largest_masked(noise: Tensor, grid: tuple[int, ...], ratio: float) -> Mask:
     return Mask(parts[1].sort().values, parts[0].sort().values)
 
 
+def smallest_visible_together(noise: Tensor, grid: tuple[int, ...], ratio: float, batch: int) -> Mask:
+    """One order for all samples: the places with the smallest noise stay, in that order (MAE3D at random)."""
+    order = noise.argsort().expand(batch, -1)
+    visible, masked = order.tensor_split([order.shape[1] - int(order.shape[1] * ratio)], dim=1)
+    return Mask(visible, masked.sort().values)
+
+
+def about_centre(places: Tensor, grid: tuple[int, ...], ratio: float, centre: int) -> Mask:
+    """The places nearest to one of them are hidden (MAE3D in blocks)."""
+    order = (places - places[:, centre, None]).square().sum(-1).argsort(dim=1)
+    masked, visible = order.tensor_split([int(order.shape[1] * ratio)], dim=1)
+    return Mask(visible.sort().values, masked.sort().values)
+
+
 MASKS: dict[str, Callable[..., Mask]] = {
+    "smallest_visible_together": smallest_visible_together,
+    "about_centre": about_centre,
     "smallest_visible": smallest_visible,
     "tubes": tubes,
     "largest_masked": largest_masked,
@@ -170,6 +188,25 @@ def loss(run: Pass) -> Tensor:
         assert run.labels is not None, "the yaml file gives no labels"
         return functional.cross_entropy(run.objective.logits(run.batch), run.labels)
     return run.objective(run.batch, mask=run.mask)["loss"]
+
+
+@quantity
+def completion_loss(run: Pass, part: str = "loss") -> Tensor:
+    """Of a completed cloud, the sum over the samples."""
+    return run.objective(run.batch, mask=run.mask)[part] * len(run.x)
+
+
+@quantity
+def completed(run: Pass, part: str) -> Tensor:
+    """Of a completed cloud: its centres, its points (channels first), the vector they are made of."""
+    found = getattr(run.objective.complete(run.batch, run.mask)[0], part)
+    return found.transpose(1, 2) if found.ndim == 3 else found
+
+
+@quantity
+def places(run: Pass) -> Tensor:
+    """Of the tokens, in space."""
+    return run.objective.encoder.places(run.x)
 
 
 @quantity
@@ -416,13 +453,22 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
         batch = {key: torch.stack([inputs[view] for view in facts["views"]], dim=1)}
     else:
         batch = {key: inputs[facts.get("inputs", {}).get(key, key)] for key in objective.towers}
+    if "scale" in facts:
+        (key,) = objective.towers
+        batch[key] = batch[key] * facts["scale"]
     batch |= {name: x for name, x in inputs.items() if name == "token_ids"}
 
     mask = None
-    if isinstance(objective, MaskedAutoencoder):
+    if isinstance(objective, Masked):
         how = {fact: value_of(golden, value) for fact, value in facts["mask"].items()}
-        grid = objective.encoder.mask_grid(batch[objective.key])
-        mask = MASKS[how.pop("rule")](inputs["noise"], grid, **how)
+        x = batch[objective.key]
+        rule = MASKS[how.pop("rule")]
+        asked = inspect.signature(rule).parameters
+        known = {"noise": inputs.get("noise"), "batch": len(x)}
+        if "places" in asked:
+            known["places"] = objective.encoder.places(x)
+        grid = objective.encoder.mask_grid(x)
+        mask = rule(grid=grid, **{name: value for name, value in known.items() if name in asked}, **how)
     labels = torch.tensor(facts["labels"]) if "labels" in facts else None
 
     expected = {output: (theirs, noise.get(output, 0.0)) for output, theirs in golden["outputs"].items()}

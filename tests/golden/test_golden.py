@@ -7,7 +7,7 @@ from reference import fill, names, read, state_of
 
 FROZEN = [0.194383904337883, -0.013153614476323128]
 #: What depends on the input alone, and what on nothing.
-OF_THE_INPUT = {"mask", "masked_targets", "target_patches"}
+OF_THE_INPUT = {"mask", "masked_targets", "places", "target_patches"}
 CONSTANT = {"positions", "distances", "next_place"}
 #: Their three pairs are hardly told apart: the loss is about log 3 whatever goes in, and need only leave what is allowed.
 FAINT_LOSS = {"clip-vit", "clip-resnet"}
@@ -23,6 +23,7 @@ def test_numbers_are_the_references(name: str) -> None:
     "name",
     [
         *("beit-pretrain", "beit-finetune"),
+        *("mae3d-pretrain-block", "mae3d-pretrain-random"),
         *("mae-pretrain-norm", "mae_st-finetune", "videomae-pretrain-raw", "vit-tiny_token_c64"),
         *("maskfeat-vit-image", "maskfeat-mvitv2-video"),
         *("mvitv2-video_s16x4_d16_t8_c64", "pytorchvideo-mvit_b_16x4_d16_t8_c64"),

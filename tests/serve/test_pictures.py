@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from serving_runs import FPS, write_image, write_video
 
+from unveil.data import Points
+from unveil.data.drawing import three_views
 from unveil.errors import DecodeError
 from unveil.serve.curves import charts, draw, number, points, smoothed, thinned, ticks
 from unveil.serve.figures import data_uri, enlarged, filmstrip, pixels, thumbnail
@@ -132,3 +134,34 @@ def test_numbers():
     assert number(0.1234, percent=True) == "12.3 %"
     assert number(0.25, percent=True, step=0.05) == "25 %"
     assert all(v == int(v) for v in ticks(1, 3, 5, whole=True))
+
+
+def test_a_cloud_from_three_sides(tmp_path):
+    """One point to the right, above and in front of the middle, another in the middle, hidden by a third in front of it."""
+    x = torch.tensor([[0.5, 0.0, 0.0], [0.8, 0.0, 0.0], [0.3, 0.0, 0.9]])
+    side, front, top = three_views(x, side=231)  # a step of 0.01
+    paper = front[0, 0].tolist()
+
+    def dots(picture):
+        rows, columns = np.nonzero((picture != paper).any(-1))
+        return {(int(row), int(column)) for row, column in zip(rows, columns, strict=True)}
+
+    def plus(up, across):
+        row, column = 115 - up, 115 + across
+        return {(row, column), (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)}
+
+    assert dots(front) == plus(80, 50) | plus(0, 0)
+    assert dots(side) == plus(80, -30) | plus(0, 0) | plus(0, -90)
+    assert dots(top) == plus(-30, 50) | plus(0, 0) | plus(-90, 0)
+    assert front[115, 115].sum() < front[35, 165].sum() < sum(paper)  # the nearest is the darkest
+    far = three_views(torch.tensor([[5.0, 0.0], [0.0, float("nan")], [0.0, 0.0]]))
+    assert all((picture == paper).all() for picture in far[1:])
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(50, 3)))
+    assert opened(thumbnail(tmp_path / "a.npy", None, None)).shape == (160, 160, 3)
+
+
+def test_filmstrip_of_clouds():
+    clouds = [torch.randn(3, n, generator=torch.Generator().manual_seed(n)) / 3 for n in (50, 20, 48)]
+    strip = filmstrip(clouds, (), (), drawn=Points().drawn)
+    assert strip.shape == (3 * 160 + 2 * 2, 3 * 160 + 2 * 2, 4)
+    assert np.array_equal(strip[162 : 162 + 160, 162 : 162 + 160, :3], three_views(clouds[1])[1])

@@ -56,7 +56,7 @@ def test_pretraining(pretrained):
     page = path.read_text()
     self_contained(page)
     assert "Reconstructions" in page
-    assert page.count("input and masked and predicted frames of") >= 3
+    assert page.count("input and masked and predicted of") >= 3
     assert "&lt;img src=x onerror=alert(1)&gt;.mp4 from 0.2 s" in page
     assert "Nearest neighbours" in page
     assert "Of 5 samples" in page

@@ -1,6 +1,9 @@
 """Files on disk → manifest → samples → batches."""
 
 from unveil.data.clips import Clip, Dense, Uniform, notation
+from unveil.data.cloud_files import Cloud, read_cloud
+from unveil.data.cloud_transforms import Jitter, RandomRotation, RandomScale
+from unveil.data.clouds import Points
 from unveil.data.colour import ColorJitter, GaussianBlur, Grayscale, Solarize
 from unveil.data.dataset import Dataset, Sample, sample_seed
 from unveil.data.images import read_image
@@ -26,6 +29,7 @@ __all__ = [
     "Batch",
     "CenterCrop",
     "Clip",
+    "Cloud",
     "ColorJitter",
     "Dataset",
     "Dense",
@@ -33,11 +37,15 @@ __all__ = [
     "Grayscale",
     "HorizontalFlip",
     "Image",
+    "Jitter",
     "Manifest",
     "MultiScaleCrop",
+    "Points",
     "RandAugment",
     "RandomErasing",
     "RandomResizedCrop",
+    "RandomRotation",
+    "RandomScale",
     "RandomShortSideCrop",
     "ResizeShort",
     "Row",
@@ -53,6 +61,7 @@ __all__ = [
     "frames",
     "notation",
     "probe",
+    "read_cloud",
     "read_frames",
     "read_image",
     "sample_seed",

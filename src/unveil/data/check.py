@@ -41,6 +41,7 @@ class Record:
     height: int | None = None
     frames: int | None = None
     has_audio: bool | None = None
+    points: int | None = None
     size: int | None = None
     mtime_ns: int | None = None
     error: str | None = None

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
@@ -19,6 +20,8 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from PIL import Image
 
+from unveil.data.cloud_files import read_cloud
+from unveil.data.clouds import sample
 from unveil.data.images import read_image
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError
@@ -39,12 +42,14 @@ class Encoding:
         gop: frames from one key frame to the next, at most.
         crf: quality of H.264: 0 is lossless, 18 looks the same, 51 is worst.
         fps: frames per second, at most; None: all frames, at their own times.
+        points: of a cloud, at most; of a mesh, drawn on its surface.
     """
 
     short_side: int = 320
     gop: int = 16
     crf: int = 18
     fps: float | None = None
+    points: int = 8192
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
         """A size with this short side, or the size itself where that is smaller."""
@@ -61,6 +66,11 @@ def image_name(name: str) -> str:
     """What an image file is called when it was encoded: lossless stays lossless."""
     stem, suffix = os.path.splitext(name)
     return stem + (".png" if suffix.lower() in _LOSSLESS else ".jpg")
+
+
+def cloud_name(name: str) -> str:
+    """What a file of points is called when it was encoded."""
+    return os.path.splitext(name)[0] + ".npy"
 
 
 def encode_video(source: str, target: str, how: Encoding) -> int:
@@ -125,6 +135,27 @@ def encode_image(source: str, target: str, how: Encoding) -> int:
         image.save(target, format="PNG")
     else:
         image.save(target, format="JPEG", quality=95, subsampling=0)
+    return 1
+
+
+def encode_cloud(source: str, target: str, how: Encoding) -> int:
+    """An array of points, float32 [N, 3], about their mean: a mesh as points of its surface, a cloud thinned out where it is large.
+
+    The draw is always the same.
+
+    Returns:
+        1.
+
+    Raises:
+        DecodeError: the source cannot be read.
+        OSError: the target cannot be written.
+    """
+    cloud = read_cloud(source)
+    count = how.points if len(cloud.faces) else min(how.points, len(cloud.points))
+    points = sample(cloud, count, torch.Generator().manual_seed(0)).numpy()
+    with open(target, "wb") as file:
+        # About their mean, so that float32 keeps the shape of what lies far from the origin.
+        np.save(file, (points - points.mean(axis=0)).astype(np.float32), allow_pickle=False)
     return 1
 
 

@@ -41,6 +41,7 @@ MEASURED = pa.schema(
         ("height", pa.int32()),
         ("frames", pa.int64()),
         ("has_audio", pa.bool_()),
+        ("points", pa.int64()),
         ("size", pa.int64()),  # bytes
         ("mtime_ns", pa.int64()),
         ("error", pa.string()),  # null: decoded to its end

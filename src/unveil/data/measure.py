@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from unveil.data.cloud_files import read_cloud
 from unveil.data.images import read_image
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError
@@ -14,15 +15,16 @@ class Measured(NamedTuple):
     """What was found; None where it has no meaning for the kind of file.
 
     `duration`: seconds until the last frame stops being shown. `fps`: frames per second, the mean where it varies.
-    `width`, `height`: as shown, upright. `frames`: as many as were decoded.
+    `width`, `height`: as shown, upright. `frames`: as many as were decoded. `points`: of a cloud; of a mesh its corners.
     """
 
-    width: int
-    height: int
+    width: int | None = None
+    height: int | None = None
     duration: float | None = None
     fps: float | None = None
     frames: int | None = None
     has_audio: bool | None = None
+    points: int | None = None
 
 
 def measure_video(path: str | os.PathLike[str]) -> Measured:
@@ -54,3 +56,15 @@ def measure_image(path: str | os.PathLike[str]) -> Measured:
     """
     _, height, width = read_image(path).shape
     return Measured(width, height)
+
+
+def measure_cloud(path: str | os.PathLike[str]) -> Measured:
+    """Read a cloud of points, or a mesh; points that are not finite do not count.
+
+    Raises:
+        DecodeError: with the file and what is wrong with it; also where all points are one.
+    """
+    points = read_cloud(path).points
+    if (points == points[0]).all():
+        raise DecodeError(f"{path}: all of its points lie in one place: there is no shape to see.")
+    return Measured(points=len(points))

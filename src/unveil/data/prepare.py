@@ -21,12 +21,12 @@ from filelock import FileLock, Timeout
 from unveil.data import manifest_file
 from unveil.data.check import SUFFIXES, Record, content_hash, signal_for, status, words
 from unveil.data.checked import MOST
-from unveil.data.encode import Encoding, encode_image, encode_video, image_name, video_name
+from unveil.data.encode import Encoding, cloud_name, encode_cloud, encode_image, encode_video, image_name, video_name
 from unveil.data.labels_csv import COLUMNS
 from unveil.data.manifest import Manifest
 from unveil.data.processes import Failed, cores, each, stoppable
 from unveil.data.progress import FileProgress
-from unveil.data.signals import Image, Video
+from unveil.data.signals import Image, Points, Video
 from unveil.errors import DecodeError, UserError
 from unveil.storage import mend_lines, read_lines, replacing
 
@@ -39,6 +39,7 @@ BYTES_PER_SECOND = 10_000
 ENCODERS: dict[type, tuple[Callable[[str, str, Encoding], int], Callable[[str], str]]] = {
     Video: (encode_video, video_name),
     Image: (encode_image, image_name),
+    Points: (encode_cloud, cloud_name),
 }
 """How files of a signal are encoded, and what they are called then."""
 

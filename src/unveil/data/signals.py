@@ -8,17 +8,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unveil.data.boxes import Crop
 from unveil.data.clips import Clip, Dense
+from unveil.data.clouds import Points
+from unveil.data.drawing import frames
 from unveil.data.images import read_image
 from unveil.data.labels_csv import read_labels
 from unveil.data.listing import list_files, suffix
 from unveil.data.manifest import Row, manifest_of, suffixes_in
 from unveil.data.measure import Measured, measure_image, measure_video
-from unveil.data.video import windows
+from unveil.data.video import read_frames, windows
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError, UserError
 
@@ -29,16 +32,21 @@ VIDEO_SUFFIXES = frozenset({
 })
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 # fmt: on
+PIXELS = "pixels in [0, 1], minus mean, divided by std"
 
 
 class Signal(Protocol):
-    """A kind of signal. Samples are uint8, with channels before height and width, as torchvision has them."""
+    """A kind of signal. Samples of pixels are uint8, with channels before height and width, as torchvision has them; others
+    are float32 [C,*S], as the network takes them."""
 
     key: ClassVar[str]
     """The signal's name in samples and batches."""
 
     suffixes: ClassVar[frozenset[str]]
     """Of its files, with the dot, in lower case."""
+
+    values: ClassVar[str]
+    """What the numbers are that the network takes, in words."""
 
     def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
         """One random training sample of a row of the manifest; of its pictures the part that `crop` wants.
@@ -78,6 +86,19 @@ class Signal(Protocol):
         """
         ...
 
+    def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+        """A sample, as the network takes it, as pictures, uint8 [T,H,W,3]: its frames, or what it looks like from T sides."""
+        ...
+
+    @staticmethod
+    def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
+        """One picture of a file, uint8 [H,W,3]; of a stretch of time its middle.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        ...
+
     @staticmethod
     def measure(path: str | os.PathLike[str]) -> Measured:
         """Decode a whole file once, and say what it holds.
@@ -99,6 +120,7 @@ class Video:
     clip: Clip
     key: ClassVar[str] = "video"
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
+    values: ClassVar[str] = PIXELS
     measure = staticmethod(measure_video)
 
     def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
@@ -139,6 +161,13 @@ class Video:
                 yield start, end, _channels_first(video.read(self.clip.views(start, end, video.fps, 1)[0]))
                 start += length
 
+    def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+        return frames(x, mean, std)
+
+    @staticmethod
+    def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
+        return read_frames(path, times=[((start or 0.0) + (end or 0.0)) / 2])[0].numpy()
+
 
 @dataclass(frozen=True)
 class Image:
@@ -146,6 +175,7 @@ class Image:
 
     key: ClassVar[str] = "image"
     suffixes: ClassVar[frozenset[str]] = IMAGE_SUFFIXES
+    values: ClassVar[str] = PIXELS
     measure = staticmethod(measure_image)
 
     def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
@@ -169,8 +199,15 @@ class Image:
     ) -> Iterator[tuple[float | None, float | None, Tensor]]:
         yield None, None, read_image(path)
 
+    def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+        return frames(x, mean, std)
 
-SIGNALS: tuple[type[Signal], ...] = (Video, Image)
+    @staticmethod
+    def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
+        return read_image(path).permute(1, 2, 0).numpy()
+
+
+SIGNALS: tuple[type[Signal], ...] = (Video, Image, Points)
 """Every kind; no suffix belongs to two of them."""
 
 
@@ -187,13 +224,13 @@ def _channels_first(frames: Tensor) -> Tensor:
 
 
 def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """What most of the files are, by their suffixes: "video" or "image".
+    """What most of the files are, by their suffixes: the key of a signal, "video", "image", "points".
 
     Args:
         paths: folders, files, lists of labels and manifests, as for `Manifest.scan`.
 
     Raises:
-        UserError: no such path, or neither kind of file there.
+        UserError: no such path, or no kind of file there that is known.
     """
     count: Counter[str] = Counter()
     for path in [os.path.abspath(path) for path in paths]:
@@ -206,28 +243,30 @@ def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
         if listed.lower().endswith(".csv") and os.path.isfile(listed):
             names = [fields["path"] for _, fields in read_labels(listed)]
         else:
-            names = list_files(path, VIDEO_SUFFIXES | IMAGE_SUFFIXES) if os.path.isdir(path) else [path]
+            known = frozenset().union(*(signal.suffixes for signal in SIGNALS))
+            names = list_files(path, known) if os.path.isdir(path) else [path]
         count.update(suffix(name) for name in names)
-    videos = sum(number for name, number in count.items() if name in VIDEO_SUFFIXES)
-    images = sum(number for name, number in count.items() if name in IMAGE_SUFFIXES)
-    if not videos and not images:
+    files = {signal.key: sum(count[name] for name in signal.suffixes) for signal in SIGNALS}
+    if not any(files.values()):
         found = ", ".join(sorted(name or "(no suffix)" for name in count)) or "nothing"
-        raise UserError(f"{', '.join(map(str, paths))}: no video and no image files (found: {found}).")
-    return "video" if videos >= images else "image"
+        raise UserError(f"{', '.join(map(str, paths))}: no {' and no '.join(files)} files (found: {found}).")
+    return max(files, key=files.__getitem__)
 
 
 def to_input(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """A uint8 sample as a network takes it: float32, normalised, channels first.
+    """A sample as a network takes it: float32, normalised, channels first.
 
     Args:
-        x: uint8 [T,C,H,W] or [C,H,W].
+        x: uint8 [T,C,H,W] or [C,H,W]; float32 [C,N], which is so already.
         mean, std: of each channel, on values in [0, 1].
 
     Returns:
-        float32 [C,T,H,W] or [C,H,W].
+        float32 [C,T,H,W], [C,H,W] or [C,N].
     """
+    if x.dtype == torch.float32 and x.ndim == 2:
+        return x.contiguous()
     if x.dtype != torch.uint8 or x.ndim not in (3, 4):
-        raise ValueError(f"expected uint8 [T,C,H,W] or [C,H,W], got {x.dtype} {tuple(x.shape)}")
+        raise ValueError(f"expected uint8 [T,C,H,W] or [C,H,W], or float32 [C,N], got {x.dtype} {tuple(x.shape)}")
     scale = torch.tensor(std, dtype=torch.float32).mul(255).reciprocal().view(-1, 1, 1)
     shift = (torch.tensor(mean, dtype=torch.float32) / torch.tensor(std, dtype=torch.float32)).view(-1, 1, 1)
     x = x.float().mul_(scale).sub_(shift)

@@ -1,7 +1,8 @@
 """Visible features → predictions at the places asked for."""
 
 from unveil.decoders.dalle import DalleDecoder
+from unveil.decoders.folding import Completed, FoldingDecoder
 from unveil.decoders.linear import LinearDecoder
 from unveil.decoders.transformer import TransformerDecoder
 
-__all__ = ["DalleDecoder", "LinearDecoder", "TransformerDecoder"]
+__all__ = ["Completed", "DalleDecoder", "FoldingDecoder", "LinearDecoder", "TransformerDecoder"]

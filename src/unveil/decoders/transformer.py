@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -19,7 +20,7 @@ class TransformerDecoder(nn.Module):
 
     Args:
         in_width: of the encoder's tokens.
-        out_width: values predicted for each token.
+        out_width: values predicted for each token; None for the features themselves, without a norm and a linear layer.
         positions: `(coords, grid) → [B, N, width]`.
         width, depth, heads: of the decoder.
         class_token: "shared" takes the encoder's along, without a position (MAE), "own" has one of its own and drops
@@ -28,12 +29,14 @@ class TransformerDecoder(nn.Module):
         qkv_bias: see `Attention`.
         mlp_ratio: hidden width of the perceptrons, in widths.
         layer_scale: see `Block`.
+        every: add positions before every block, and a learned one to the class token of its own (MAE3D).
+        block: makes a block; called as `Block` is.
     """
 
     def __init__(
         self,
         in_width: int,
-        out_width: int,
+        out_width: int | None,
         positions: nn.Module,
         *,
         width: int,
@@ -44,21 +47,26 @@ class TransformerDecoder(nn.Module):
         qkv_bias: QkvBias = True,
         mlp_ratio: float = 4.0,
         layer_scale: float | None = None,
+        every: bool = False,
+        block: Callable[..., nn.Module] = Block,
     ):
         super().__init__()
         self.checkpointing = False
+        self.every = every
         self.share_class_token = class_token == "shared"
         self.embed = nn.Linear(in_width, width, bias=embed_bias)
         self.positions = positions
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if class_token == "own" else None
+        own_place = every and class_token == "own"
+        self.class_position = nn.Parameter(torch.empty(1, 1, width)) if own_place else None
         self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, qkv_bias, layer_scale=layer_scale) for _ in range(depth)
+            block(width, heads, mlp_ratio, qkv_bias, layer_scale=layer_scale) for _ in range(depth)
         )
-        self.norm = LayerNorm(width)
-        self.head = nn.Linear(width, out_width)
+        self.norm = nn.Identity() if out_width is None else LayerNorm(width)
+        self.head = nn.Identity() if out_width is None else nn.Linear(width, out_width)
         xavier(self)
-        for token in (self.mask_token, self.class_token):
+        for token in (self.mask_token, self.class_token, self.class_position):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
 
@@ -72,8 +80,10 @@ class TransformerDecoder(nn.Module):
         Returns:
             predictions [B, Nq, out_width]; [B, Nv + Nq, out_width], those of the visible tokens first, when asked for.
         """
-        visible = self.embed(tokens.x) + self.positions(tokens.coords, tokens.grid)
-        queries = self.mask_token + self.positions(coords, tokens.grid)
+        places = [self.positions(at, tokens.grid) for at in (tokens.coords, coords)]
+        visible, queries = self.embed(tokens.x), self.mask_token.expand_as(places[1])
+        if not self.every:
+            visible, queries = visible + places[0], queries + places[1]
         prefix = None
         if self.class_token is not None:
             prefix = self.class_token.expand(len(visible), -1, -1)
@@ -85,6 +95,19 @@ class TransformerDecoder(nn.Module):
         joined = Tokens(
             torch.cat([visible, queries], dim=1), torch.cat([tokens.coords, coords], dim=1), tokens.grid, prefix, valid
         )
-        sequence = run_blocks(self.blocks, joined.sequence(), joined.attention_mask(), recompute=self.checkpointing)
-        places = coords.shape[1] + (visible.shape[1] if visible_too else 0)
-        return self.head(self.norm(sequence[:, -places:]))
+        sequence, mask = joined.sequence(), joined.attention_mask()
+        if self.every:
+            added = self._every(places, prefix)
+            for block in self.blocks:
+                sequence = run_blocks([block], sequence + added, mask, recompute=self.checkpointing)
+        else:
+            sequence = run_blocks(self.blocks, sequence, mask, recompute=self.checkpointing)
+        asked = coords.shape[1] + (visible.shape[1] if visible_too else 0)
+        return self.head(self.norm(sequence[:, -asked:]))
+
+    def _every(self, places: list[Tensor], prefix: Tensor | None) -> Tensor:
+        """What is added to the whole sequence before each block; nothing to a class token without a place."""
+        if prefix is None:
+            return torch.cat(places, dim=1)
+        place = torch.zeros_like(prefix) if self.class_position is None else self.class_position.expand_as(prefix)
+        return torch.cat([place, *places], dim=1)

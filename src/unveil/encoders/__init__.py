@@ -2,6 +2,7 @@
 
 from unveil.encoders.conv_stem import ConvStem
 from unveil.encoders.dalle import DALLE, DalleEncoder, DalleSize, VisualTokenizer
+from unveil.encoders.dgcnn import DGCNN, PointEncoder
 from unveil.encoders.encoder import Encoder
 from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
 from unveil.encoders.resnet import DEPTHS, Inflation, ResNet, pyramid, stage
@@ -13,6 +14,7 @@ from unveil.encoders.vit import SIZES, Dimensions, Size, ViT, dimensions
 __all__ = [
     "DALLE",
     "DEPTHS",
+    "DGCNN",
     "MVIT",
     "MVITV2",
     "S3D",
@@ -26,6 +28,7 @@ __all__ = [
     "Inflation",
     "Lateral",
     "MViT",
+    "PointEncoder",
     "ResNet",
     "Scales",
     "Size",

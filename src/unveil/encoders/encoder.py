@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from unveil.errors import UserError
 from unveil.masking import Mask
-from unveil.tokens import Tokens
+from unveil.tokens import Tokens, coordinates
 
 
 class Encoder(nn.Module):
@@ -25,6 +25,10 @@ class Encoder(nn.Module):
     def mask_grid(self, x: Tensor) -> tuple[int, ...]:
         """The grid on which masks of this signal are drawn."""
         raise NotImplementedError
+
+    def places(self, x: Tensor) -> Tensor:
+        """Where the tokens of this signal lie [B, N, K], for masks that depend on it."""
+        return coordinates(self.mask_grid(x), x.device).expand(x.shape[0], -1, -1)
 
     def forward(self, x: Tensor, mask: Mask | None = None, layer: int | None = None) -> Tokens:
         """Normalised signal → tokens, of the last stage where there are several (see `Tokens.stages`).

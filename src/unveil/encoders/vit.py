@@ -67,6 +67,7 @@ class ViT(Encoder):
         patchify: how the signal is cut: anything called as `Patchify` is, with `.width` and `.grid(shape)`.
         embed: raw patches [B, N, P] → [B, N, D]; None for one linear layer.
         positions: added to the embedded patches: `(coords, grid) → [B, N, D]`; None for none.
+        every: add positions before every block, and a learned one to the class token (MAE3D).
         attention_bias: added to the scores of every block, for relative positions: `(coords, grid, prefix) → [B or 1,
             heads, M + N, M + N]`, where `prefix` counts the class tokens. One for all blocks, or a `ModuleList` with one
             for each; weights of the former begin all of the latter. None for none.
@@ -74,13 +75,14 @@ class ViT(Encoder):
         masked: what becomes of masked tokens: "drop" leaves them out, "replace" puts a learned token in their place.
         pool: how tokens become one vector: "mean" over them, or the "class" token.
         norm: the last LayerNorm acts on "tokens", or on what is "pooled" (as in fine-tuning with mean pooling: MAE,
-            VideoMAE; it is a norm of its own, not the one learned in pre-training).
+            VideoMAE; it is a norm of its own, not the one learned in pre-training); None for none.
         drop_path: stochastic depth of the last block; the rate grows linearly from 0 at the first.
         qkv_bias: True, False or "qv", see `Attention`.
         mlp_ratio: hidden width of the perceptrons, in widths.
         layer_scale: see `Block`.
         norm_first: another norm, before the blocks (CLIP).
-        layer_norm, act: of the blocks, see there; the norms outside are of the same kind.
+        layer_norm: makes the norms outside of the blocks.
+        block: makes a block; called as `Block` is.
         initialise: sets the first values of the linear layers.
     """
 
@@ -91,23 +93,28 @@ class ViT(Encoder):
         positions: nn.Module | None,
         *,
         embed: nn.Module | None = None,
+        every: bool = False,
         attention_bias: nn.Module | None = None,
         class_token: bool = True,
         masked: Literal["drop", "replace"] = "drop",
         pool: Literal["mean", "class"] = "mean",
-        norm: Literal["tokens", "pooled"] = "tokens",
+        norm: Literal["tokens", "pooled"] | None = "tokens",
         drop_path: float = 0.0,
         qkv_bias: QkvBias = True,
         mlp_ratio: float = 4.0,
         layer_scale: float | None = None,
         norm_first: bool = False,
         layer_norm: Callable[[int], nn.Module] = LayerNorm,
-        act: Callable[[], nn.Module] = nn.GELU,
+        block: Callable[..., nn.Module] = Block,
         initialise: Callable[[nn.Module], None] = xavier,
     ):
         super().__init__()
         if pool == "class" and not class_token:
             raise ValueError('pool="class" needs a class token')
+        if every and (positions is None or isinstance(attention_bias, nn.ModuleList)):
+            raise ValueError(
+                "every: positions that are added before every block, which share one bias of the attention"
+            )
         self.width, self.depth, heads = dimensions(size)
         self.patchify = patchify
         self.masked = masked
@@ -116,16 +123,16 @@ class ViT(Encoder):
         self.positions = positions
         self.attention_bias = attention_bias
         self.class_token = nn.Parameter(torch.empty(1, 1, self.width)) if class_token else None
+        self.class_position = nn.Parameter(torch.empty(1, 1, self.width)) if class_token and every else None
+        self.every = every
         self.mask_token = nn.Parameter(torch.empty(1, 1, self.width)) if masked == "replace" else None
         rates = [drop_path * i / max(1, self.depth - 1) for i in range(self.depth)]
         self.norm_first = layer_norm(self.width) if norm_first else None
-        self.blocks = nn.ModuleList(
-            Block(self.width, heads, mlp_ratio, qkv_bias, rate, layer_scale, layer_norm, act) for rate in rates
-        )
+        self.blocks = nn.ModuleList(block(self.width, heads, mlp_ratio, qkv_bias, rate, layer_scale) for rate in rates)
         self.norm = layer_norm(self.width) if norm == "tokens" else None
         self.fc_norm = layer_norm(self.width) if norm == "pooled" else None
         initialise(self)
-        for token in (self.class_token, self.mask_token):
+        for token in (self.class_token, self.class_position, self.mask_token):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
 
@@ -135,6 +142,11 @@ class ViT(Encoder):
     def mask_grid(self, x: Tensor) -> tuple[int, ...]:
         """The grid on which masks of this signal are drawn."""
         return self.patchify.grid(x.shape)
+
+    def places(self, x: Tensor) -> Tensor:
+        """Where the tokens of this signal lie [B, N, K]: on the grid, or in space."""
+        tokens = self.patchify(x)
+        return tokens.coords if tokens.places is None else tokens.places
 
     def forward(self, x: Tensor, mask: Mask | None = None, layer: int | None = None) -> Tokens:
         """
@@ -155,8 +167,9 @@ class ViT(Encoder):
         embedded = self.embed(tokens.x)
         if mask is not None and self.mask_token is not None:
             embedded = hide(embedded, mask.masked, self.mask_token)
-        if self.positions is not None:
-            embedded = embedded + self.positions(tokens.coords, tokens.grid)
+        places = None if self.positions is None else self.positions(tokens.coords, tokens.grid)
+        if places is not None and not self.every:
+            embedded = embedded + places
         prefix = None
         if self.class_token is not None:
             prefix = self.class_token.expand(x.shape[0], -1, -1)  # len(x) would fix an export's batch
@@ -167,6 +180,12 @@ class ViT(Encoder):
         if isinstance(self.attention_bias, nn.ModuleList):
             for block, bias in zip(blocks, self.attention_bias, strict=False):
                 sequence = run_blocks([block], sequence, _scores(tokens, bias), recompute=self.checkpointing)
+        elif self.every and places is not None:
+            if self.class_position is not None:
+                places = torch.cat([self.class_position.expand(x.shape[0], -1, -1), places], dim=1)
+            scores = _scores(tokens, self.attention_bias)
+            for block in blocks:
+                sequence = run_blocks([block], sequence + places, scores, recompute=self.checkpointing)
         else:
             sequence = run_blocks(blocks, sequence, _scores(tokens, self.attention_bias), recompute=self.checkpointing)
         if layer is None and self.norm is not None:

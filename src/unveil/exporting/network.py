@@ -105,7 +105,7 @@ def network_of(run: Run, part: Part) -> Network:
         "flags": run.info["flags"],
         "input": {"name": key, "shape": ["batch", *shape], "dtype": "float32"},
         "output": {"name": output, "shape": ["batch", width], "dtype": "float32"},
-        "preprocessing": {**described, "values": "pixels in [0, 1], minus mean, divided by std"},
+        "preprocessing": {**described, "values": data.signal.values},
         "classes": classes,
         "multi_label": bool(run.info.get("multi_label")) if classifies else False,
         "licence_of_start": run.info.get("licence_of_start"),
@@ -116,7 +116,7 @@ def network_of(run: Run, part: Part) -> Network:
 def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
     """A few signals on which a run and its export are compared, float32 [n, C, *S], and what they are, as a phrase.
 
-    Each comes a second time, mirrored, so that there are always several.
+    Each comes a second time, mirrored (of a cloud: its points the other way round), so that there are always several.
 
     Args:
         run: with the recipe that reads them.

@@ -6,6 +6,7 @@ A projector takes pooled features, and gives features: it stands between an enco
 from unveil.heads.attentive import AttentiveHead
 from unveil.heads.convolutional import ConvolutionalHead
 from unveil.heads.linear import LinearHead
+from unveil.heads.perceptron import PerceptronHead
 from unveil.heads.projector import Projector, VectorNorm
 
-__all__ = ["AttentiveHead", "ConvolutionalHead", "LinearHead", "Projector", "VectorNorm"]
+__all__ = ["AttentiveHead", "ConvolutionalHead", "LinearHead", "PerceptronHead", "Projector", "VectorNorm"]

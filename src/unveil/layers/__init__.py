@@ -5,6 +5,7 @@ from unveil.layers.attention_pool import AttentionPool
 from unveil.layers.block import Block, LayerNorm, run_blocks
 from unveil.layers.convolution import ConvNorm, convolution, factorised, max_pool, rectify
 from unveil.layers.dropout import Dropout, DropPath, gumbel, seed_dropout
+from unveil.layers.edges import EdgeConvolution
 from unveil.layers.folding import channels_last, folded
 from unveil.layers.grouped import in_groups
 from unveil.layers.initialise import by_depth, fan_in, he, truncated, xavier, xavier_qkv
@@ -27,6 +28,7 @@ __all__ = [
     "ConvNorm",
     "DropPath",
     "Dropout",
+    "EdgeConvolution",
     "LayerNorm",
     "Mlp",
     "Momentum",

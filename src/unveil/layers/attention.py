@@ -38,18 +38,27 @@ class Attention(nn.Module):
         heads: must divide the width of the queries.
         qkv_bias: True, False, or "qv": none on the keys (BEiT, VideoMAE), where it would change nothing but rounding.
         out: width of queries, keys, values and the result; `width` unless given.
+        head_width: of the queries, keys and values of each head, where they do not divide that width among them.
     """
 
-    def __init__(self, width: int, heads: int, qkv_bias: QkvBias = True, out: int | None = None):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        qkv_bias: QkvBias = True,
+        out: int | None = None,
+        head_width: int | None = None,
+    ):
         super().__init__()
         out = width if out is None else out
-        if out % heads:
+        if head_width is None and out % heads:
             raise UserError(f"{heads} attention heads do not divide a width of {out}: choose other ones.")
+        inner = out if head_width is None else heads * head_width
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * out, bias=qkv_bias is True)
-        self.q_bias = nn.Parameter(torch.zeros(out)) if qkv_bias == "qv" else None
-        self.v_bias = nn.Parameter(torch.zeros(out)) if qkv_bias == "qv" else None
-        self.proj = nn.Linear(out, out)
+        self.qkv = nn.Linear(width, 3 * inner, bias=qkv_bias is True)
+        self.q_bias = nn.Parameter(torch.zeros(inner)) if qkv_bias == "qv" else None
+        self.v_bias = nn.Parameter(torch.zeros(inner)) if qkv_bias == "qv" else None
+        self.proj = nn.Linear(inner, out)
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """

@@ -39,6 +39,7 @@ class Block(nn.Module):
         layer_scale: initial value of a learned factor on both branches; None for none.
         norm: width → norm.
         act: of the perceptron.
+        head_width: see `Attention`.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Block(nn.Module):
         layer_scale: float | None = None,
         norm: Callable[[int], nn.Module] = LayerNorm,
         act: Callable[[], nn.Module] = nn.GELU,
+        head_width: int | None = None,
     ):
         super().__init__()
         self.norm1 = norm(width)
-        self.attn = Attention(width, heads, qkv_bias)
+        self.attn = Attention(width, heads, qkv_bias, head_width=head_width)
         self.scale1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
         self.norm2 = norm(width)
         self.mlp = Mlp(width, int(width * mlp_ratio), act=act)

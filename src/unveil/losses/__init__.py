@@ -1,5 +1,6 @@
 """Pure functions: prediction, target → scalar."""
 
+from unveil.losses.chamfer import chamfer
 from unveil.losses.classification import binary_cross_entropy, classification, cross_entropy
 from unveil.losses.contrastive import contrast, contrast_with, negative_cosine, similarities
 from unveil.losses.gathering import gathered
@@ -10,6 +11,7 @@ __all__ = [
     "LOGIT_MEAN",
     "LOGIT_STD",
     "binary_cross_entropy",
+    "chamfer",
     "classification",
     "contrast",
     "contrast_with",

@@ -2,9 +2,22 @@
 
 from unveil.masking.block import Block
 from unveil.masking.cube import Cube
-from unveil.masking.mask import Mask, Masker, draw
+from unveil.masking.mask import Mask, Masker, PlacedMasker, draw
+from unveil.masking.neighbourhood import Neighbourhood
 from unveil.masking.random import Random
 from unveil.masking.text import TextMasker, draw_words
 from unveil.masking.tube import Tube
 
-__all__ = ["Block", "Cube", "Mask", "Masker", "Random", "TextMasker", "Tube", "draw", "draw_words"]
+__all__ = [
+    "Block",
+    "Cube",
+    "Mask",
+    "Masker",
+    "Neighbourhood",
+    "PlacedMasker",
+    "Random",
+    "TextMasker",
+    "Tube",
+    "draw",
+    "draw_words",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,18 +35,35 @@ class Masker(Protocol):
     def __call__(self, grid: Sequence[int], generator: torch.Generator) -> Mask: ...
 
 
-def draw(masker: Masker, grid: Sequence[int], seeds: Tensor) -> Mask:
+@runtime_checkable
+class PlacedMasker(Protocol):
+    """Draws masks that depend on where the tokens of a sample lie, not only on how many there are."""
+
+    def among(self, places: Tensor) -> Masker:
+        """The masker of one sample, whose tokens lie at places [N, K]."""
+        ...
+
+
+def draw(masker: Masker | PlacedMasker, grid: Sequence[int], seeds: Tensor, places: Tensor | None = None) -> Mask:
     """One mask for each sample, drawn from its own seed.
 
     Args:
         masker: of one sample.
         grid: sizes of the grid.
         seeds: int64 [B]; the result does not depend on what else is in the batch. Lies where the result shall.
+        places: of the tokens [B, N, K], for a masker that asks where they lie.
 
     Returns:
         Mask with visible [B, Nv] and masked [B, Nm] on the device of `seeds`.
     """
-    masks = [masker(grid, torch.Generator().manual_seed(seed ^ SALT)) for seed in seeds.tolist()]
+    if isinstance(masker, PlacedMasker):
+        if places is None:
+            raise ValueError(f"{masker!r} has to know where the tokens lie")
+        maskers = [masker.among(of_one) for of_one in places.cpu()]
+    else:
+        maskers = [masker] * len(seeds)
+    generators = [torch.Generator().manual_seed(seed ^ SALT) for seed in seeds.tolist()]
+    masks = [one(grid, generator) for one, generator in zip(maskers, generators, strict=True)]
     visible, masked = (torch.stack(part) for part in zip(*masks, strict=True))
     return Mask(visible, masked).to(seeds.device)
 

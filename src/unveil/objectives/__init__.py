@@ -1,15 +1,18 @@
 """A batch → {"loss": scalar, …}."""
 
 from unveil.objectives.agreement import Agreement, directions, spread
+from unveil.objectives.completion import Completion
 from unveil.objectives.dvae import DiscreteVAE
-from unveil.objectives.masked import MaskedAutoencoder, Reconstruction
+from unveil.objectives.masked import Masked, MaskedAutoencoder, Reconstruction
 from unveil.objectives.objective import Objective
 from unveil.objectives.supervised import Supervised
 from unveil.objectives.two_tower import TwoTower
 
 __all__ = [
     "Agreement",
+    "Completion",
     "DiscreteVAE",
+    "Masked",
     "MaskedAutoencoder",
     "Objective",
     "Reconstruction",

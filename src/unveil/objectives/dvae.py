@@ -98,6 +98,7 @@ class DiscreteVAE(Objective):
 
     #: `reconstruct` has something to draw.
     drawable = True
+    shows = "What was there, and what was decoded from its codes alone, the likeliest of each place."
 
     def reconstruct(self, batch: dict[str, Tensor], mask: Mask | None = None) -> Reconstruction:
         """Pictures of the input, and of what its likeliest codes are decoded to."""

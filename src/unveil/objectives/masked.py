@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unveil.encoders import Encoder
-from unveil.masking import Mask, Masker, draw
+from unveil.masking import Mask, Masker, PlacedMasker, draw
 from unveil.objectives.objective import Objective
 from unveil.targets import Drawable, Target
 from unveil.tokens import refine
@@ -17,6 +17,7 @@ from unveil.tokens import refine
 
 class Reconstruction(NamedTuple):
     """Signals of one shape [B, C, *S] in normalised units, for looking at; where a target predicts only some frames, those.
+    Clouds of points [B, 3, N] may have each another number of points.
 
     Attributes:
         input: what was to be seen.
@@ -31,33 +32,59 @@ class Reconstruction(NamedTuple):
     wanted: Tensor | None = None
 
 
-class MaskedAutoencoder(Objective):
-    """Encode what is visible, predict what is masked (MAE, MAE-ST, VideoMAE; with other parts BEiT, MaskFeat).
+class Masked(Objective):
+    """What hides a part of the signal: an encoder that sees the rest, a decoder, and who draws the mask.
 
     Args:
         key: of the signal in the batch.
         encoder: its property `masked` decides whether masked tokens are dropped or replaced.
         decoder: `(tokens, coords) → predictions`.
         masker: draws the mask of one sample on the encoder's `mask_grid`.
+    """
+
+    def __init__(self, key: str, encoder: Encoder, decoder: nn.Module, masker: Masker | PlacedMasker):
+        super().__init__()
+        self.key = key
+        self.encoder = encoder
+        self.decoder = decoder
+        self.masker = masker
+
+    @property
+    def towers(self) -> dict[str, nn.Module]:
+        return {self.key: self.encoder}
+
+    def masked(self, batch: dict[str, Tensor]) -> Mask:
+        """The mask of each sample, drawn from its seed."""
+        x = batch[self.key]
+        places = self.encoder.places(x) if isinstance(self.masker, PlacedMasker) else None
+        return draw(self.masker, self.encoder.mask_grid(x), batch["seed"], places).to(x.device)
+
+
+class MaskedAutoencoder(Masked):
+    """Encode what is visible, predict what is masked (MAE, MAE-ST, VideoMAE; with other parts BEiT, MaskFeat).
+
+    Args:
+        key, encoder, decoder, masker: see `Masked`.
         target: `(batch, grid, indices) → what is to be predicted`, asked for on the grid of the encoder's output. One
             that has weights (a teacher, a tokenizer) is a module, so that it moves and is saved with the objective.
         loss: `(prediction, target) → scalar`.
     """
+
+    shows = (
+        "What was there, what the encoder was shown of it, and what the decoder guessed. Visible patches are copied into the last "
+        "row. Where a recipe predicts normalised patches, each is drawn with the true patch's mean and contrast."
+    )
 
     def __init__(
         self,
         key: str,
         encoder: Encoder,
         decoder: nn.Module,
-        masker: Masker,
+        masker: Masker | PlacedMasker,
         target: Target,
         loss: Callable[[Tensor, Tensor], Tensor],
     ):
-        super().__init__()
-        self.key = key
-        self.encoder = encoder
-        self.decoder = decoder
-        self.masker = masker
+        super().__init__(key, encoder, decoder, masker)
         self.target = target
         self.loss = loss
 
@@ -65,18 +92,9 @@ class MaskedAutoencoder(Objective):
         return f"{self.key!r}, masker={self.masker!r}, target={self.target!r}"
 
     @property
-    def towers(self) -> dict[str, nn.Module]:
-        return {self.key: self.encoder}
-
-    @property
     def drawable(self) -> bool:
         """Whether `reconstruct` has something to draw."""
         return isinstance(self.target, Drawable)
-
-    def masked(self, batch: dict[str, Tensor]) -> Mask:
-        """The mask of each sample, drawn from its seed."""
-        x = batch[self.key]
-        return draw(self.masker, self.encoder.mask_grid(x), batch["seed"]).to(x.device)
 
     def forward(self, batch: dict[str, Tensor], mask: Mask | None = None, state: Any = None) -> dict[str, Tensor]:
         """Batch with the signal and `seed` → {"loss"}."""

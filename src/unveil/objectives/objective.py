@@ -19,6 +19,9 @@ class Objective(nn.Module):
     contrasts: bool = False
     """Whether the samples of a micro-batch, of all processes, are one another's negatives; the log then says how many."""
 
+    shows: str = ""
+    """What its reconstructions show, in sentences for a report, where it makes some."""
+
     @property
     def towers(self) -> dict[str, nn.Module]:
         """The encoders, by the key of their signal: what outlives pre-training."""

@@ -23,7 +23,7 @@ from unveil.data.captions import Captions
 from unveil.encoders import DEPTHS, Dimensions, Encoder, ResNet, TextTransformer, ViT, dimensions, stage
 from unveil.errors import UserError
 from unveil.heads import LinearHead
-from unveil.layers import AttentionPool, ConvNorm, QuickGELU, antialiased, convolution, norm_of
+from unveil.layers import AttentionPool, Block, ConvNorm, QuickGELU, antialiased, convolution, norm_of
 from unveil.losses import classification
 from unveil.objectives import Supervised, TwoTower
 from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
@@ -143,7 +143,7 @@ def image_tower(towers: Towers, crop: int, stem: int, act: Act, drop_path: float
         drop_path=drop_path,
         norm_first=True,
         layer_norm=LayerNorm,
-        act=ACTS[act],
+        block=partial(Block, norm=LayerNorm, act=ACTS[act]),
     )
 
 

@@ -4,44 +4,43 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from unveil.data.drawing import frames as frames_of
+from unveil.data.drawing import pixels
+
+__all__ = ["data_uri", "enlarged", "filmstrip", "pixels", "reduced", "thumbnail"]
 
 GAP = 2  # pixels between pictures of a strip, before enlarging
 SMALLEST = 96  # side below which pictures are enlarged
 LARGEST = 160  # side above which the pictures of a strip are made smaller
 
 
-def pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Normalised [C,…,H,W] → uint8 [...,H,W,3]: normalisation undone, clipped to what a screen shows.
-
-    One channel becomes grey; of more than three, the first three are shown.
-    """
-    shape = (-1, *[1] * (x.ndim - 1))
-    x = x.detach().float().cpu() * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape)
-    x = x.movedim(0, -1)
-    x = x[..., :3] if x.shape[-1] >= 3 else x[..., :1].expand(*x.shape[:-1], 3)
-    return (x.nan_to_num(0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-
-
-def filmstrip(signals: Sequence[Tensor], mean: Sequence[float], std: Sequence[float], frames: int = 8) -> np.ndarray:
-    """A row for each signal (input, masked, predicted), a column for each frame.
+def filmstrip(
+    signals: Sequence[Tensor],
+    mean: Sequence[float],
+    std: Sequence[float],
+    frames: int = 8,
+    drawn: Callable[[Tensor, Sequence[float], Sequence[float]], np.ndarray] = frames_of,
+) -> np.ndarray:
+    """A row for each signal (input, masked, predicted), a column for each frame, or whatever pictures there are of one.
 
     Args:
-        signals: [C,T,H,W] or [C,H,W], normalised, of one shape.
+        signals: as the network takes them.
         mean, std: of the normalisation.
         frames: at most so many, spread evenly over the clip.
+        drawn: a signal → its pictures, uint8 [T,H,W,3], of one size and number for all: see `Signal.drawn`.
 
     Returns:
         np.ndarray: uint8 [H',W',4], RGBA: the gaps are transparent, so that it lies well on light and dark.
     """
     rows = []
     for x in signals:
-        picture = pixels(x if x.ndim == 4 else x.unsqueeze(1), mean, std)
+        picture = drawn(x, mean, std)
         chosen = np.linspace(0, len(picture) - 1, min(frames, len(picture))).round().astype(int)
         rows.append(enlarged(reduced(picture[chosen])))
     gap = GAP * max(1, rows[0].shape[1] // SMALLEST)
@@ -89,20 +88,19 @@ def data_uri(picture: np.ndarray, format: str = "PNG") -> str:
 
 
 def thumbnail(path: Path | str, start: float | None, end: float | None, side: int = 256) -> str:
-    """The middle frame of a stretch of a video, or an image (no times), at most `side` pixels, as a data URI.
+    """A glimpse of a stretch of a file, or of one without times, at most `side` pixels, as a data URI.
 
     Raises:
         DecodeError: the file cannot be read.
     """
     from PIL import Image
 
-    from unveil.data.images import read_image
-    from unveil.data.video import read_frames
+    from unveil.data import signals
+    from unveil.data.listing import suffix
 
-    if start is None or end is None:
-        picture = read_image(path).permute(1, 2, 0).numpy()
-    else:
-        picture = read_frames(path, times=[(start + end) / 2])[0].numpy()
-    image = Image.fromarray(np.ascontiguousarray(picture))
+    # A file may be named as nothing that is known, and read all the same: then its times tell.
+    unnamed = signals.Image if start is None else signals.Video
+    kind = next((kind for kind in signals.SIGNALS if suffix(str(path)) in kind.suffixes), unnamed)
+    image = Image.fromarray(np.ascontiguousarray(kind.glimpse(path, start, end)))
     image.thumbnail((side, side))
     return data_uri(enlarged(np.asarray(image)), "JPEG")

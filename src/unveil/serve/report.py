@@ -77,6 +77,7 @@ def _pictures(run: Run) -> dict[str, Any]:
     """The sections that need the network and the data, and a sentence (`missing`) where there are none to show."""
     found: dict[str, Any] = {
         "strips": [],
+        "shows": "",
         "neighbours": [],
         "gallery": 0,
         "codebook": None,
@@ -94,6 +95,7 @@ def _pictures(run: Run) -> dict[str, Any]:
     unreadable = []
     if getattr(run.objective, "drawable", False):
         found["strips"], unreadable = samples.reconstructions(run, held_out or manifest)
+        found["shows"] = run.objective.shows
     if hasattr(run.objective, "codes"):
         found["codebook"] = samples.code_use(run, held_out or manifest)
     if hasattr(run.objective, "logits"):

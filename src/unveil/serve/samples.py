@@ -16,7 +16,7 @@ from unveil.data.manifest import Manifest, Row, label_names
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
 from unveil.serve.curves import draw
-from unveil.serve.figures import SMALLEST, data_uri, enlarged, filmstrip, pixels
+from unveil.serve.figures import SMALLEST, data_uri, enlarged, filmstrip
 from unveil.serve.windows import prepared
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SECONDS = 60.0  # spent on neighbours at most: a report of a large network on a 
 
 
 class Sample(NamedTuple):
-    """A row of a manifest, its number, and its signal [C,T,H,W] or [C,H,W], normalised."""
+    """A row of a manifest, its number, and its signal [C,*S], as the network takes it."""
 
     number: int
     row: Row
@@ -70,8 +70,8 @@ def read(run: Run, manifest: Manifest, indices: list[int]) -> Iterator[Sample | 
 
 
 def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[dict[str, Any]], list[Unreadable]]:
-    """Film strips of input, masked (where something was), predicted, as {"picture", "rows", "name", "path", "tiny"}; and what
-    was not readable."""
+    """Film strips (of clouds: views from three sides) of input, masked (where something was), predicted, as {"picture", "rows",
+    "name", "path", "tiny"}; and what was not readable."""
     data, key = run.recipe.data, run.recipe.data.signal.key
     strips, unreadable = [], []
     for sample in read(run, manifest, spread(manifest, count)):
@@ -82,8 +82,8 @@ def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[
         with torch.no_grad():
             seen = run.objective.reconstruct(batch)  # pyright: ignore[reportCallIssue]
         rows = {name: signal[0] for name, signal in seen._asdict().items() if signal is not None}
-        picture = filmstrip(list(rows.values()), data.mean, data.std)
-        tiny = min(sample.x.shape[-2:]) < SMALLEST
+        picture = filmstrip(list(rows.values()), data.mean, data.std, drawn=data.signal.drawn)
+        tiny = min(data.signal.drawn(sample.x, data.mean, data.std).shape[1:3]) < SMALLEST
         uri = data_uri(picture, "PNG" if tiny else "WEBP")
         strips.append(
             {"picture": uri, "rows": list(rows), "name": _name(sample.row), "path": sample.row.path, "tiny": tiny}
@@ -185,9 +185,9 @@ def answers(run: Run, manifest: Manifest, count: int = 12, top: int = 3) -> list
 
 
 def card(sample: Sample, data: Any) -> dict[str, Any]:
-    """The middle frame of a sample as a small picture, with its names."""
-    x = sample.x if sample.x.ndim == 3 else sample.x[:, sample.x.shape[1] // 2]
-    picture = data_uri(enlarged(pixels(x, data.mean, data.std)), "JPEG")
+    """The middle one of a sample's pictures, small, with its names."""
+    pictures = data.signal.drawn(sample.x, data.mean, data.std)
+    picture = data_uri(enlarged(pictures[len(pictures) // 2]), "JPEG")
     return {**_blank(sample.row), "picture": picture, "error": ""}
 
 

@@ -1,20 +1,27 @@
 """Tensors → tokens with coordinates."""
 
 from unveil.tokens.grid import coordinates, ravel, refine, unravel
+from unveil.tokens.groups import Groups, farthest, nearest, squared_distances, taken
 from unveil.tokens.patchify import Patchify, Tokenizer, resample
-from unveil.tokens.positions import Positions, SumPositions, sincos
+from unveil.tokens.positions import PerceptronPositions, Positions, SumPositions, sincos
 from unveil.tokens.tokens import Tokens
 
 __all__ = [
+    "Groups",
     "Patchify",
+    "PerceptronPositions",
     "Positions",
     "SumPositions",
     "Tokenizer",
     "Tokens",
     "coordinates",
+    "farthest",
+    "nearest",
     "ravel",
     "refine",
     "resample",
     "sincos",
+    "squared_distances",
+    "taken",
     "unravel",
 ]

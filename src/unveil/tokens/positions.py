@@ -148,3 +148,21 @@ class SumPositions(nn.Module):
         for part in self.parts[1:]:
             total = total + part(coords, grid)
         return total
+
+
+class PerceptronPositions(nn.Module):
+    """Positions anywhere in space: a perceptron of the coordinates, learned (MAE3D).
+
+    Args:
+        axes: of the space.
+        width: of what comes out, and of the layer between.
+    """
+
+    def __init__(self, axes: int, width: int):
+        super().__init__()
+        self.fc1 = nn.Linear(axes, width)
+        self.fc2 = nn.Linear(width, width)
+
+    def forward(self, coords: Tensor, grid: Sequence[int]) -> Tensor:
+        """Coords [B, N, K] → [B, N, D], whatever the grid."""
+        return self.fc2(self.fc1(coords.to(self.fc1.weight.dtype)).relu())

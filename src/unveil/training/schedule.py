@@ -38,5 +38,5 @@ def plan_steps(schedule: Schedule, steps_per_epoch: int, max_steps: int | None) 
 
 
 def rates(optimizer: Optimizer, schedule: Schedule, batch: int) -> tuple[float, float]:
-    """Peak and final rate for an effective batch."""
-    return scaled(optimizer.lr, batch), scaled(schedule.min_lr, batch)
+    """Peak and final rate for an effective batch. Where the peak is below the final rate, the rate stays there."""
+    return scaled(optimizer.lr, batch), scaled(min(schedule.min_lr, optimizer.lr), batch)
