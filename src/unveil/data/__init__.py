@@ -6,6 +6,7 @@ from unveil.data.dataset import Dataset, Sample, sample_seed
 from unveil.data.images import read_image
 from unveil.data.loader import Batch, TrainingOrder, evaluation_batches, training_batches
 from unveil.data.manifest import Manifest, Row
+from unveil.data.mixture import mixture
 from unveil.data.signals import Image, Signal, Video, signal_of, to_input
 from unveil.data.splits import split
 from unveil.data.transforms import (
@@ -21,6 +22,7 @@ from unveil.data.transforms import (
 )
 from unveil.data.video import VideoInfo, frames, probe, read_frames, windows
 from unveil.data.video_reader import VideoReader
+from unveil.data.visual import Visual
 
 __all__ = [
     "Batch",
@@ -49,8 +51,10 @@ __all__ = [
     "Video",
     "VideoInfo",
     "VideoReader",
+    "Visual",
     "evaluation_batches",
     "frames",
+    "mixture",
     "notation",
     "probe",
     "read_frames",
