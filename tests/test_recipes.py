@@ -110,6 +110,11 @@ PUBLISHED = [
     ("mae:finetune", {"size": "L"}, 304.33),
     ("mae_st:finetune", {"size": "L"}, 304.51),
     ("videomae:finetune", {"size": "S"}, 22.03),
+    ("omnimae", {"size": "B"}, 94.22),
+    ("omnimae", {"size": "L"}, 317.80),
+    ("omnimae", {"size": "H"}, 657.66),
+    ("omnimae:finetune", {"num_classes": 1000, "settings": "images"}, 87.01),
+    ("omnimae:finetune", {}, 86.37),
 ]
 
 

@@ -8,6 +8,7 @@ gradients come out with respect to the reference's own parameters. Then each num
     hints:       flags of the network that shapes do not tell; {constructor: KEY} takes the reference's own
     mask:        {rule: a name of MASKS, and its arguments}, where the reference masks
     views:       the reference's inputs that are the views of a sample, in order
+    stills:      the reference's pictures that are clips here, of how many equal frames: input → frames
     labels:      of the two samples, where its loss takes some
     quantities:  output of the reference → quantity of ours with its arguments, one word each; an output that is not here goes
                  by its own name
@@ -53,7 +54,7 @@ class Compared(NamedTuple):
 
 
 #: What `<system>.yaml` may say, and what it may say of one variant.
-FACTS = {"hints", "mask", "labels", "views", "quantities", "left_out", "variants"}
+FACTS = {"hints", "mask", "labels", "views", "stills", "quantities", "left_out", "variants"}
 OWN_FACTS = {"hints", "quantities"}
 PART = "part"
 
@@ -207,6 +208,24 @@ def predictions(run: Pass) -> Tensor:
     found = run.objective.decoder(seen, unravel(run.mask.masked, seen.grid), visible_too=True)
     where = torch.cat(run.mask, dim=1)[..., None].expand_as(found)
     return torch.empty_like(found).scatter(1, where, found)
+
+
+@quantity
+def decoded(run: Pass) -> Tensor:
+    """What the decoder's last norm gives, at all places of the grid, in its order."""
+    found: list[Tensor] = []
+    head = run.objective.decoder.head.register_forward_pre_hook(lambda module, given: found.append(given[0]))
+    predictions(run)
+    head.remove()
+    assert run.mask is not None
+    where = torch.cat(run.mask, dim=1)[..., None].expand_as(found[0])
+    return torch.empty_like(found[0]).scatter(1, where, found[0])
+
+
+@quantity
+def table(run: Pass, part: str) -> Tensor:
+    """Of the positions of `part` (encoder, decoder), all of it."""
+    return run.objective.get_submodule(part).positions.table[None]
 
 
 @quantity
@@ -398,6 +417,10 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     key = next(iter(inputs if facts[PART] is not None else objective.towers))
     if "views" in facts:
         inputs[key] = torch.stack([inputs[view] for view in facts["views"]], dim=1)
+
+    for picture, frames in facts.get("stills", {}).items():
+        if picture in inputs:
+            inputs[key] = inputs.pop(picture).unsqueeze(2).expand(-1, -1, frames, -1, -1)
 
     mask = None
     if isinstance(objective, MaskedAutoencoder):

@@ -4,11 +4,12 @@ from unveil.data.clips import Clip, Dense, Uniform, notation
 from unveil.data.colour import ColorJitter, GaussianBlur, Grayscale, Solarize
 from unveil.data.dataset import Dataset, Sample, sample_seed
 from unveil.data.images import read_image
-from unveil.data.loader import Batch, TrainingOrder, evaluation_batches, training_batches
+from unveil.data.loader import Batch, evaluation_batches, training_batches
 from unveil.data.manifest import Manifest, Row
 from unveil.data.mixture import mixture
 from unveil.data.signals import Image, Signal, Video, signal_of, to_input
 from unveil.data.splits import split
+from unveil.data.training_order import TrainingOrder
 from unveil.data.transforms import (
     CenterCrop,
     HorizontalFlip,

@@ -20,8 +20,9 @@ class TransformerDecoder(nn.Module):
     Args:
         in_width: of the encoder's tokens.
         out_width: values predicted for each token.
-        positions: `(coords, grid) → [B, N, width]`.
+        positions: `(coords, grid) → [B, N, width]`; of `in_width` where they are added first.
         width, depth, heads: of the decoder.
+        positions_first: positions are added, and the mask token stands, before the linear embedding (OmniMAE) rather than after.
         class_token: "shared" takes the encoder's along, without a position (MAE), "own" has one of its own and drops
             the encoder's (MAE-ST), None has none (VideoMAE).
         embed_bias: bias of the linear embedding (VideoMAE: none).
@@ -39,6 +40,7 @@ class TransformerDecoder(nn.Module):
         width: int,
         depth: int,
         heads: int,
+        positions_first: bool = False,
         class_token: Literal["shared", "own"] | None = None,
         embed_bias: bool = True,
         qkv_bias: QkvBias = True,
@@ -50,7 +52,8 @@ class TransformerDecoder(nn.Module):
         self.share_class_token = class_token == "shared"
         self.embed = nn.Linear(in_width, width, bias=embed_bias)
         self.positions = positions
-        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.positions_first = positions_first
+        self.mask_token = nn.Parameter(torch.empty(1, 1, in_width if positions_first else width))
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if class_token == "own" else None
         self.blocks = nn.ModuleList(
             Block(width, heads, mlp_ratio, qkv_bias, layer_scale=layer_scale) for _ in range(depth)
@@ -72,8 +75,14 @@ class TransformerDecoder(nn.Module):
         Returns:
             predictions [B, Nq, out_width]; [B, Nv + Nq, out_width], those of the visible tokens first, when asked for.
         """
-        visible = self.embed(tokens.x) + self.positions(tokens.coords, tokens.grid)
-        queries = self.mask_token + self.positions(coords, tokens.grid)
+        places, queries = (
+            self.positions(tokens.coords, tokens.grid),
+            self.mask_token + self.positions(coords, tokens.grid),
+        )
+        if self.positions_first:
+            visible, queries = self.embed(tokens.x + places), self.embed(queries)
+        else:
+            visible = self.embed(tokens.x) + places
         prefix = None
         if self.class_token is not None:
             prefix = self.class_token.expand(len(visible), -1, -1)
@@ -86,5 +95,5 @@ class TransformerDecoder(nn.Module):
             torch.cat([visible, queries], dim=1), torch.cat([tokens.coords, coords], dim=1), tokens.grid, prefix, valid
         )
         sequence = run_blocks(self.blocks, joined.sequence(), joined.attention_mask(), recompute=self.checkpointing)
-        places = coords.shape[1] + (visible.shape[1] if visible_too else 0)
-        return self.head(self.norm(sequence[:, -places:]))
+        asked = coords.shape[1] + (visible.shape[1] if visible_too else 0)
+        return self.head(self.norm(sequence[:, -asked:]))
