@@ -237,8 +237,8 @@ def test_a_mixture_remembers_weights(folders, tmp_path):
         (["nan", "1"], "--data-weight nan"),
         (["inf", "1"], "--data-weight inf"),
         (["many", "1"], "--data-weight many"),
-        (["1"], "given 1 times and --data 2 times"),
-        (2, "given 1 times and --data 2 times"),
+        (["1"], "1 of them, but 2 of --data"),
+        (2, "1 of them, but 2 of --data"),
     ],
 )
 def test_bad_weights(given, words):
@@ -288,8 +288,9 @@ def test_labels_that_cannot_be_learned_together(folders, tmp_path):
     assert told == []
     third = labelled(tmp_path / "third", "x", "y")
     mixture([one, third], Visual.suffixes, labelled=True, warn=told.append)
-    assert len(told) == 2
-    assert "third has no class in common with the other folders: one classifier is trained for all 4 classes" in told[1]
+    assert len(told) == 1
+    assert told[0].startswith("no class in common with the other folders: ")
+    assert told[0].endswith("third; one classifier is trained for all 4 classes")
     (tmp_path / "several").mkdir()
     PillowImage.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "several" / "0.png")
     (tmp_path / "several" / "labels.csv").write_text("path,label\n0.png,b;c\n", encoding="utf-8")

@@ -33,8 +33,8 @@ def parsed_weights(given: Sequence[str | float] | str | float, folders: int) -> 
         weights.append(number)
     if weights and len(weights) != folders:
         raise UserError(
-            f"--data-weight is given {len(weights)} times and --data {folders} times: give one weight for each folder, in the "
-            "same order (--data images/ --data-weight 1 --data clips/ --data-weight 2)."
+            f"--data-weight: {len(weights)} of them, but {folders} of --data. Give one for each folder, in the same order "
+            "(--data images/ --data-weight 1 --data clips/ --data-weight 2)."
         )
     return weights
 
@@ -118,10 +118,13 @@ def _compare_labels(
             f"the files of {', '.join(names)} may have several labels each, those of the other folders have one: their labels "
             "cannot be learned together."
         )
+    strangers = []
     for number, names in enumerate(classes):
         others = {name for other, more in enumerate(classes) if other != number for name in more}
-        if names and not set(names) & others and warn is not None:
-            warn(
-                f"{paths[number]} has no class in common with the other folders: one classifier is trained for all "
-                f"{len(others | set(names))} classes"
-            )
+        if names and not set(names) & others:
+            strangers.append(str(paths[number]))
+    if strangers and warn is not None:
+        count = len({name for names in classes for name in names})
+        warn(
+            f"no class in common with the other folders: {', '.join(strangers)}; one classifier is trained for all {count} classes"
+        )

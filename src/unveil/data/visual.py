@@ -30,6 +30,10 @@ class SeveralKinds(Protocol):
         """Which of them the samples of a file are, by its name alone."""
         ...
 
+    def blanks(self, height: int = 256, width: int = 256) -> list[Tensor]:
+        """A black sample of each kind."""
+        ...
+
 
 def kinds_of(signal: Signal, manifest: Manifest) -> np.ndarray | None:
     """The kind of each row's samples, int64 [rows]; None where the signal has only one."""
@@ -79,7 +83,6 @@ class Visual:
         return self.blanks(height, width)[0]
 
     def blanks(self, height: int = 256, width: int = 256) -> list[Tensor]:
-        """A black sample of each kind."""
         return [self._clip(reader.blank(height, width)) for reader in self._readers]
 
     def windows(

@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -71,15 +72,13 @@ def network_of(run: Run, part: Part) -> Network:
         run: opened on the CPU.
         part: "whole" is a classifier's logits, and the features of whatever has no classes; "encoder" the features.
     """
-    from unveil.serve.windows import prepared
-
     recipe = run.recipe
     data, key = recipe.data, recipe.data.signal.key
     classifies = part == "whole" and hasattr(recipe.objective, "logits")
     classes = run.trained_classes() if classifies else []
     network = deepcopy(recipe.objective if classifies else run.encoder).float().eval()
     module = Logits(network, key) if classifies else Features(network)
-    shape = tuple(prepared(data, data.signal.blank()).shape)
+    shape = shape_of(run)
     output = "logits" if classifies else "features"
     with torch.inference_mode():
         width = module(torch.zeros(1, *shape)).shape[1]
@@ -99,10 +98,25 @@ def network_of(run: Run, part: Part) -> Network:
     return Network(module.eval(), key, output, shape, description)
 
 
+def shape_of(run: Run) -> tuple[int, ...]:
+    """Of one signal [C, *S]; where a signal is of several kinds, of that which most of the run's files are."""
+    from unveil.data.visual import SeveralKinds, kinds_of
+    from unveil.serve.samples import manifest_of
+    from unveil.serve.windows import prepared
+
+    data = run.recipe.data
+    blank, manifest = data.signal.blank(), manifest_of(run)
+    if isinstance(data.signal, SeveralKinds) and manifest is not None and len(manifest):
+        kinds = kinds_of(data.signal, manifest)
+        assert kinds is not None
+        blank = data.signal.blanks()[np.bincount(kinds).argmax()]
+    return tuple(prepared(data, blank).shape)
+
+
 def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
     """A few signals on which a run and its export are compared, float32 [n, C, *S], and what they are, as a phrase.
 
-    Each comes a second time, mirrored, so that there are always several.
+    All are of the shape that is exported. Each comes a second time, mirrored, so that there are always several.
 
     Args:
         run: with the recipe that reads them.
@@ -111,14 +125,11 @@ def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
     Raises:
         UserError: one of the `files` is not there, or none can be read.
     """
-    from unveil.serve.windows import prepared
-
-    data = run.recipe.data
-    found, names = _own(run) if files is None else _read(run, files)
+    shape = shape_of(run)
+    found, names = _own(run, shape) if files is None else _read(run, files, shape)
     if found:
         what = f"{len(found)} real signals ({', '.join(dict.fromkeys(names))}) and their mirror images"
     else:
-        shape = prepared(data, data.signal.blank()).shape
         generator = torch.Generator().manual_seed(0)
         found = list(torch.randn(SIGNALS, *shape, generator=generator))
         what = "noise (the run's own files are not there; --data names others)"
@@ -126,7 +137,7 @@ def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
     return torch.cat([x, x.flip(-1)]), what
 
 
-def _read(run: Run, files: Sequence[Path]) -> tuple[list[Tensor], list[str]]:
+def _read(run: Run, files: Sequence[Path], shape: tuple[int, ...]) -> tuple[list[Tensor], list[str]]:
     """The first windows of files, and the files' names."""
     from unveil.serve.windows import BadFile, stream
 
@@ -137,23 +148,32 @@ def _read(run: Run, files: Sequence[Path]) -> tuple[list[Tensor], list[str]]:
         if isinstance(item, BadFile):
             bad.append(item.error)
             continue
+        if tuple(item.x.shape[1:]) != shape:
+            bad.append(
+                f"{item.windows[0].path}: its signal is {list(item.x.shape[1:])}, what is exported takes {list(shape)}."
+            )
+            continue
         found.append(item.x[0])
         names.append(Path(item.windows[0].path).name)
         if len(found) == SIGNALS:
             break
     if not found:
-        raise UserError(f"--data: none of these files can be read; the first: {bad[0]}")
+        raise UserError(f"--data: none of these files can be used; the first: {bad[0]}")
     return found, names
 
 
-def _own(run: Run) -> tuple[list[Tensor], list[str]]:
+def _own(run: Run, shape: tuple[int, ...]) -> tuple[list[Tensor], list[str]]:
     """Samples that the run held out, or learned from, as far as their files are still there; and the files' names."""
-    from unveil.serve.samples import Sample, manifest_of, read, spread
+    from unveil.serve.samples import Sample, chosen, manifest_of, read
 
     for manifest in (manifest_of(run, validation=True), manifest_of(run)):
         if manifest is None or not len(manifest):
             continue
-        samples = [sample for sample in read(run, manifest, spread(manifest, SIGNALS)) if isinstance(sample, Sample)]
+        samples = [
+            sample
+            for sample in read(run, manifest, chosen(run, manifest, 2 * SIGNALS))
+            if isinstance(sample, Sample) and tuple(sample.x.shape) == shape
+        ][:SIGNALS]
         if samples:
             return [sample.x for sample in samples], [Path(sample.row.path).name for sample in samples]
     return [], []
