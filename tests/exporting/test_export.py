@@ -223,7 +223,7 @@ class TestComparing:
         x, what = signals(run, [clip.parent])
         assert what == f"{len(x) // 2} real signals (one.mp4) and their mirror images"
         (tmp_path / "broken.mp4").write_bytes(b"no video")
-        with pytest.raises(UserError, match=r"none of these files can be used; the first: .*broken\.mp4"):
+        with pytest.raises(UserError, match=r"none of these files can be read; the first: .*broken\.mp4"):
             unveil.export(run, format="onnx", data=tmp_path / "broken.mp4", quiet=True)
         with pytest.raises(UserError, match="no such file"):
             unveil.export(run, format="onnx", data=tmp_path / "none.mp4", quiet=True)

@@ -65,12 +65,13 @@ class Network(NamedTuple):
     description: dict[str, Any]
 
 
-def network_of(run: Run, part: Part) -> Network:
+def network_of(run: Run, part: Part, files: Sequence[Path] | None = None) -> Network:
     """The network of a run, and what it takes and gives.
 
     Args:
         run: opened on the CPU.
         part: "whole" is a classifier's logits, and the features of whatever has no classes; "encoder" the features.
+        files: of the kind that it shall take, where its signal is of several; None for what the run learned from.
     """
     recipe = run.recipe
     data, key = recipe.data, recipe.data.signal.key
@@ -78,7 +79,7 @@ def network_of(run: Run, part: Part) -> Network:
     classes = run.trained_classes() if classifies else []
     network = deepcopy(recipe.objective if classifies else run.encoder).float().eval()
     module = Logits(network, key) if classifies else Features(network)
-    shape = shape_of(run)
+    shape = shape_of(run, files)
     output = "logits" if classifies else "features"
     with torch.inference_mode():
         width = module(torch.zeros(1, *shape)).shape[1]
@@ -98,19 +99,32 @@ def network_of(run: Run, part: Part) -> Network:
     return Network(module.eval(), key, output, shape, description)
 
 
-def shape_of(run: Run) -> tuple[int, ...]:
-    """Of one signal [C, *S]; where a signal is of several kinds, of that which most of the run's files are."""
+def shape_of(run: Run, files: Sequence[Path] | None) -> tuple[int, ...]:
+    """Of one signal [C, *S]; where a signal is of several kinds, of that which most of the files are.
+
+    Args:
+        run: with the recipe that reads them.
+        files: None for those that the run learned from.
+
+    Raises:
+        UserError: one of the `files` is not there.
+    """
+    from unveil.data import Manifest, Row
     from unveil.data.visual import SeveralKinds, kinds_of
+    from unveil.serve import windows
     from unveil.serve.samples import manifest_of
-    from unveil.serve.windows import prepared
 
     data = run.recipe.data
-    blank, manifest = data.signal.blank(), manifest_of(run)
-    if isinstance(data.signal, SeveralKinds) and manifest is not None and len(manifest):
-        kinds = kinds_of(data.signal, manifest)
-        assert kinds is not None
-        blank = data.signal.blanks()[np.bincount(kinds).argmax()]
-    return tuple(prepared(data, blank).shape)
+    blank = data.signal.blank()
+    if isinstance(data.signal, SeveralKinds):
+        manifest = manifest_of(run)
+        if files is not None:
+            found = windows.files(files, data.signal.suffixes)
+            manifest = Manifest.of(Row(str(path)) for path in found if isinstance(path, Path))
+        kinds = None if manifest is None else kinds_of(data.signal, manifest)
+        if kinds is not None and len(kinds):
+            blank = data.signal.blanks()[np.bincount(kinds).argmax()]
+    return tuple(windows.prepared(data, blank).shape)
 
 
 def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
@@ -125,7 +139,7 @@ def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
     Raises:
         UserError: one of the `files` is not there, or none can be read.
     """
-    shape = shape_of(run)
+    shape = shape_of(run, files)
     found, names = _own(run, shape) if files is None else _read(run, files, shape)
     if found:
         what = f"{len(found)} real signals ({', '.join(dict.fromkeys(names))}) and their mirror images"
@@ -158,7 +172,7 @@ def _read(run: Run, files: Sequence[Path], shape: tuple[int, ...]) -> tuple[list
         if len(found) == SIGNALS:
             break
     if not found:
-        raise UserError(f"--data: none of these files can be used; the first: {bad[0]}")
+        raise UserError(f"--data: none of these files can be read; the first: {bad[0]}")
     return found, names
 
 
