@@ -49,6 +49,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = {**documents.TINY, "device": "cpu", "quiet": True}
     run = verbs.pretrain("videomae", data=root / "clips", out=root / "runs" / "a", **tiny)
     verbs.finetune(run.path, data=root / "labelled", out=root / "runs" / "b", **tiny)
+    verbs.pretrain("omnimae", data=[root / "photos", root / "clips"], out=root / "runs" / "omnimae", **tiny)
     verbs.embed(run.path, data=root / "clips", out=root / "index", device="cpu", quiet=True)
     of_tokenizer = {name: value for name, value in tiny.items() if name not in ("frames", "patch")} | {"max_steps": 0}
     verbs.train("dvae", data=root / "photos", out=root / "runs" / "tokenizer", **of_tokenizer)
@@ -99,7 +100,8 @@ def test_the_commands_of_a_recipe_s_docstring(recipe: str, prepared: Path, tmp_p
     for line in catalogue.entry(recipe).commands:
         words = line.split("#")[0].split()[1:]
         if words[0] == "finetune":  # the run that the command before it makes
-            shutil.copytree(prepared / "runs" / "a", tmp_path / words[1])
+            own = prepared / "runs" / recipe
+            shutil.copytree(own if own.is_dir() else prepared / "runs" / "a", tmp_path / words[1], dirs_exist_ok=True)
         assert documents.parse(words)
 
 

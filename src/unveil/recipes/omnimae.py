@@ -6,9 +6,9 @@ Hide 90 % of an image's and 95 % of a clip's, and predict their pixels, normalis
 clips; of each decoded file several crops are taken.
 
 Published: ImageNet-1K 83.0 / 85.1 / 86.5 % top-1, Something-Something v2 69.5 / 74.2 / 75.3 % (ViT-B / L / H).
-    unveil pretrain omnimae --data images/ --data clips/ --out runs/omnimae
-    unveil finetune runs/omnimae --data labelled-clips/ --out runs/omnimae-clips
-    unveil finetune runs/omnimae --data labelled-images/ --settings images --out runs/omnimae-images
+    unveil pretrain omnimae --data photos/ --data clips/ --out runs/omnimae
+    unveil finetune runs/omnimae --data labelled/ --out runs/omnimae-ft
+    unveil finetune runs/omnimae --data labelled/ --settings images --out runs/omnimae-images
 The numbers are those of the released ViT-B configurations, but for the ratios, which are the paper's: the configuration has
 0.75 for images and 0.9 for clips (`--image-ratio 0.75 --ratio 0.9`). It takes four crops of a clip and one of an image, and
 sees a clip in every fourth epoch; here four crops are taken of either, in a fourth of its 800 epochs, which shows each file
