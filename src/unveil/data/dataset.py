@@ -112,7 +112,6 @@ class Dataset(torch.utils.data.Dataset):
         # The row asked for gives the seed, also when another one stands in: no two samples of an epoch share it.
         first = time * self.data.repeats
         seeds = [sample_seed(self.seed, epoch, index, first + repeat) for repeat in range(self.data.repeats)]
-        alike = self._alike(index)
         while True:
             row_index = tried[-1]
             row = self.manifest.row(row_index)
@@ -124,6 +123,7 @@ class Dataset(torch.utils.data.Dataset):
                 break
             except DecodeError as error:
                 bad.append((row.path, str(error)))
+            alike = self._alike(index)
             if len(tried) > ATTEMPTS or len(tried) == len(alike):
                 raise UserError(
                     f"{len(bad)} files in a row cannot be decoded; the first: {bad[0][1]} "
