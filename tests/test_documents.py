@@ -55,6 +55,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     of_clouds = {name: value for name, value in of_clouds.items() if name not in ("frames", "crop", "patch")}
     run = verbs.pretrain("videomae", data=root / "clips", out=root / "runs" / "a", **tiny)
     verbs.finetune(run.path, data=root / "labelled", out=root / "runs" / "b", **tiny)
+    verbs.pretrain("omnimae", data=[root / "photos", root / "clips"], out=root / "runs" / "omnimae", **tiny)
     verbs.embed(run.path, data=root / "clips", out=root / "index", device="cpu", quiet=True)
     stills = {name: value for name, value in tiny.items() if name != "frames"}
     pairs = verbs.pretrain("flip", data=root / "pairs", out=root / "runs" / "flip", **stills)
@@ -132,7 +133,8 @@ def test_the_commands_of_a_recipe_s_docstring(recipe: str, prepared: Path, tmp_p
     for line in catalogue.entry(recipe).commands:
         words = line.split("#")[0].split()[1:]
         if words[0] == "finetune":  # the run that the command before it makes
-            shutil.copytree(prepared / "runs" / "a", tmp_path / words[1])
+            own = prepared / "runs" / recipe
+            shutil.copytree(own if own.is_dir() else prepared / "runs" / "a", tmp_path / words[1], dirs_exist_ok=True)
         assert documents.parse(words)
 
 

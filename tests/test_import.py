@@ -31,6 +31,8 @@ TINY: dict[str, dict[str, Any]] = {
     "mae-finetune-gap": {},
     "mae_st-pretrain-sep-norm": {},
     "mae_st-finetune": {},
+    "omnimae-pretrain-video": {"crop": 32, "frames": 8},
+    "omnimae-finetune-video": {"crop": 32, "frames": 8},
     "videomae-pretrain-norm": {"crop": 32},
     "videomae-finetune": {"crop": 32, "frames": 8},
     "vit-tiny_token_c64": {},

@@ -118,6 +118,11 @@ PUBLISHED = [
     ("clip", {"size": "B/16"}, 149.62),
     ("clip", {"size": "L/14"}, 427.62),
     ("clip", {"size": "H/14", "act": "gelu"}, 986.11),
+    ("omnimae", {"size": "B"}, 94.22),
+    ("omnimae", {"size": "L"}, 317.80),
+    ("omnimae", {"size": "H"}, 657.66),
+    ("omnimae:finetune", {"num_classes": 1000, "settings": "images"}, 87.01),
+    ("omnimae:finetune", {}, 86.37),
 ]
 
 

@@ -35,7 +35,7 @@ def begin(
     """
     import torch
 
-    from unveil.data import Manifest, signal_of
+    from unveil.data import mixture, signal_of
     from unveil.flags import assemble, recipe_flags
     from unveil.run import load, new_info
     from unveil.storage import write_json, write_lines
@@ -49,7 +49,11 @@ def begin(
         flags["frames"] = 16  # the field's usual clip, where neither a flag nor the size names another
         with torch.device("meta"):
             sketch = assemble(function, flags)
-    listed = Manifest.scan(data, sketch.data.signal.suffixes, warn=lambda text: say(how.quiet, f"warning: {text}"))
+    supervised = learns_from_labels(function)
+    listed = mixture(
+        data, sketch.data.signal.suffixes, asked.get("data_weight", ()), labelled=supervised,
+        warn=lambda text: say(how.quiet, f"warning: {text}"),
+    )  # fmt: skip
     # The loop's library takes seconds to import: meanwhile the data are looked at, and a long list costs no time. Not before
     # they are found: a person who misspelt a folder would wait for it.
     importing = Thread(target=import_module, args=("lightning.fabric",))
@@ -58,7 +62,6 @@ def begin(
     with ThreadPoolExecutor(1) as beside:
         whole = beside.submit(_measured, listed)
         manifest, bad = _readable(listed, how)
-        supervised = learns_from_labels(function)
         if supervised:
             manifest = _labelled(manifest, how.quiet)
         train_rows, held_out = _divided(manifest, asked["val_fraction"], asked["seed"])

@@ -42,6 +42,8 @@ class Training:
         checkpoint_every: seconds between checkpoints; 0 for one after every step.
         keep: checkpoints that are kept, beside the weights that scored best.
         val_fraction: share of the labelled files held out for validation (0.1 when there are labels); 0 for none.
+        data_weight: how often the files of a folder are seen in an epoch, one number for each --data, in the same order; once unless
+            given.
         max_bad: share of unreadable files above which the run stops.
         logger: tensorboard, wandb or mlflow, besides log.jsonl; may be given several times.
         overwrite: begin again even if --out holds a run.
@@ -57,6 +59,7 @@ class Training:
     checkpoint_every: float = 300.0
     keep: int = 2
     val_fraction: float | None = None
+    data_weight: Sequence[str | float] | float = ()
     max_bad: float = 0.1
     logger: Sequence[str] = ()
     overwrite: bool = False
@@ -120,6 +123,7 @@ def carry_out(
     flags: dict[str, Any],
 ) -> Run:
     from unveil import recipes
+    from unveil.data.mixture import parsed_weights
     from unveil.flags import expand, name_of
     from unveil.run import choose_device, load
     from unveil.training import fit, processes
@@ -130,10 +134,12 @@ def carry_out(
     device = choose_device(how.device)
     flags = expand(function, how.preset, flags)
     out = Path(out)
+    weights = parsed_weights(how.data_weight, len(paths_of(data)))
     asked = {
         "recipe": name_of(recipe),
         "flags": flags,
         "data": [str(path.resolve()) for path in paths_of(data)],
+        **({"data_weight": weights} if weights else {}),
         "start": str(Path(start).resolve()) if start else None,
         "max_steps": how.max_steps,
         "seed": how.seed,

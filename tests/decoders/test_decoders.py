@@ -50,6 +50,24 @@ def test_embedding_without_bias() -> None:
     assert decoder(embed_bias=False).embed.bias is None
 
 
+def test_positions_before_the_embedding_are_those_of_wide_tokens() -> None:
+    torch.manual_seed(0)
+    wide = Positions(GRID, 16)
+    model = TransformerDecoder(16, 5, wide, width=8, depth=2, heads=2, positions_first=True).eval()
+    assert model.mask_token.shape == (1, 1, 16)
+    asked, seen = COORDS[:, 3:], tokens(3)
+    answers = model(seen, asked)
+    # A linear embedding of a sum: the same decoder with embedded positions and an embedded mask token.
+    after = decoder()
+    state = model.state_dict() | {
+        "mask_token": model.embed(model.mask_token),
+        "positions.table": wide.table @ model.embed.weight.T,
+    }
+    state["mask_token"] = state["mask_token"].detach()
+    after.load_state_dict({name: value for name, value in state.items() if name in after.state_dict()})
+    torch.testing.assert_close(after(seen, asked), answers)
+
+
 def test_padded_tokens_have_no_say() -> None:
     model, coords = decoder(), COORDS[:, 3:]
     valid = torch.tensor([[True, True, False]] * 2)

@@ -79,6 +79,8 @@ def test_errors(x):
         extract(Identity(6), batches(x, None), "image", "cpu").labelled()
     with pytest.raises(UserError, match="half precision"):
         extract_tokens(Identity(6), batches(x * 1e6, None), "image", "cpu", layer=2)
+    with pytest.raises(UserError, match=r"\[2, 5\] and of \[2, 3\] views and tokens"):
+        extract_tokens(Identity(6), [*batches(x, None), *batches(x[..., :3], None)], "image", "cpu")
     with pytest.raises(KeyError, match="video"):
         views_of({"image": x}, "video")
 

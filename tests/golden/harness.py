@@ -9,6 +9,7 @@ gradients come out with respect to the reference's own parameters. Then each num
     mask:        {rule: a name of MASKS, and its arguments}, where the reference masks
     scale:       what its input is multiplied by
     views:       the reference's inputs that are the views of a sample, in order
+    stills:      the reference's pictures that are clips here, of how many equal frames: input → frames
     labels:      of the two samples, where its loss takes some
     inputs:      our key of a batch → the reference's input, where it has another name
     quantities:  output of the reference → quantity of ours with its arguments, one word each; an output that is not here goes
@@ -56,7 +57,7 @@ class Compared(NamedTuple):
 
 
 #: What `<system>.yaml` may say, and what it may say of one variant.
-FACTS = {"hints", "mask", "views", "labels", "inputs", "scale", "quantities", "left_out", "variants"}
+FACTS = {"hints", "mask", "views", "labels", "inputs", "scale", "stills", "quantities", "left_out", "variants"}
 OWN_FACTS = {"hints", "mask", "quantities"}
 PART = "part"
 
@@ -245,6 +246,24 @@ def predictions(run: Pass) -> Tensor:
     found = run.objective.decoder(seen, unravel(run.mask.masked, seen.grid), visible_too=True)
     where = torch.cat(run.mask, dim=1)[..., None].expand_as(found)
     return torch.empty_like(found).scatter(1, where, found)
+
+
+@quantity
+def decoded(run: Pass) -> Tensor:
+    """What the decoder's last norm gives, at all places of the grid, in its order."""
+    found: list[Tensor] = []
+    head = run.objective.decoder.head.register_forward_pre_hook(lambda module, given: found.append(given[0]))
+    predictions(run)
+    head.remove()
+    assert run.mask is not None
+    where = torch.cat(run.mask, dim=1)[..., None].expand_as(found[0])
+    return torch.empty_like(found[0]).scatter(1, where, found[0])
+
+
+@quantity
+def table(run: Pass, part: str) -> Tensor:
+    """Of the positions of `part` (encoder, decoder), all of it."""
+    return run.objective.get_submodule(part).positions.table[None]
 
 
 @quantity
@@ -446,6 +465,10 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     objective, ours = build(golden, state)
     objective.train(golden["mode"] != "eval")
     inputs = inputs_of(golden, inputs_salt)
+    for picture, frames in facts.get("stills", {}).items():
+        if picture in inputs:
+            (key,) = objective.towers
+            inputs[key] = inputs.pop(picture).unsqueeze(2).expand(-1, -1, frames, -1, -1)
     if facts[PART] is not None:
         batch = dict(inputs)
     elif "views" in facts:

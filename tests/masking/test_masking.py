@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unveil.errors import UserError
-from unveil.masking import Block, Cube, Mask, Masker, Random, Tube, draw
+from unveil.masking import Block, ByLength, Cube, Mask, Masker, Random, Tube, draw
 
 grids = st.tuples(st.integers(1, 4), st.integers(1, 8), st.integers(1, 8))
 ratios = st.floats(0, 0.99)
@@ -45,6 +45,14 @@ def test_a_tube_hides_the_same_places_in_every_frame(grid, ratio, seed) -> None:
     assert masked.shape[1] == int(ratio * frame)
     assert torch.equal(masked % frame, masked[:1].expand_as(masked))
     assert torch.equal(masked // frame, torch.arange(grid[0])[:, None].expand_as(masked))
+
+
+@given(grids, seeds)
+def test_a_grid_of_one_place_in_time_has_a_masker_of_its_own(grid, seed) -> None:
+    still, moving = Tube(0.5), Random(0.75)
+    mask = one(ByLength(still, moving), grid, seed)
+    wanted = one(still if grid[0] == 1 else moving, grid, seed)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(mask, wanted, strict=True))
 
 
 def test_published_counts() -> None:

@@ -37,11 +37,22 @@ def test_by_channel_after_undoing_the_normalisation() -> None:
 
 def test_a_flat_patch_is_not_divided_by_zero() -> None:
     flat = {"video": torch.zeros_like(BATCH["video"])}
-    for normalize in ("patch", "channel"):
+    for normalize in ("patch", "channel", "channel variance"):
         assert not Pixels(PATCHIFY, "video", normalize=normalize)(flat, GRID, INDICES).any()
 
 
-@pytest.mark.parametrize("normalize", [None, "patch", "channel"])
+def test_what_keeps_a_channel_from_zero_is_added_to_its_variance() -> None:
+    plain = Pixels(PATCHIFY, "video")(BATCH, GRID, INDICES).unflatten(-1, (-1, 3))
+    target = Pixels(PATCHIFY, "video", normalize="channel variance")(BATCH, GRID, INDICES).unflatten(-1, (-1, 3))
+    var, mean = torch.var_mean(plain, dim=-2, keepdim=True)
+    torch.testing.assert_close(target, (plain - mean) / (var + 1e-6).sqrt())
+    faint = {"video": BATCH["video"] * 1e-3}  # where the two differ
+    other = Pixels(PATCHIFY, "video", normalize="channel")(faint, GRID, INDICES)
+    ours = Pixels(PATCHIFY, "video", normalize="channel variance")(faint, GRID, INDICES)
+    assert (other / ours).mean() > 1.1
+
+
+@pytest.mark.parametrize("normalize", [None, "patch", "channel", "channel variance"])
 @pytest.mark.parametrize("statistics", [{}, {"mean": MEAN, "std": STD}])
 def test_a_perfect_prediction_is_drawn_as_the_signal(normalize, statistics: dict[str, Any]) -> None:
     target = Pixels(PATCHIFY, "video", normalize=normalize, **statistics)

@@ -61,6 +61,7 @@ def test_another_grid_interpolates_smoothly() -> None:
 def test_a_flat_table_is_computed_anew() -> None:
     positions = Positions((2, 3), 8, "flat")
     assert torch.equal(positions(coordinates((4, 3))[None], (4, 3))[0], flat_sincos(12, 8))
+    assert torch.equal(positions(coordinates((1, 3))[None], (1, 3))[0], flat_sincos(3, 8))  # a picture among clips
     larger = Positions((4, 3), 8, "flat")
     larger.load_state_dict(positions.state_dict())
     assert torch.equal(larger.table, flat_sincos(12, 8))

@@ -29,6 +29,7 @@ CASES = {
     "videomae": ("pretrain", "videomae", {"ema": 0.5, "clip_gradient": 0.1}),
     "mae_st": ("pretrain", "mae_st", {}),
     "mae": ("pretrain", "mae", {}),
+    "omnimae": ("pretrain", "omnimae", {"data_weight": [2, 1]}),
     "vit": ("train", "vit", HARD),
     "mae_st:finetune": ("train", "mae_st", {**HARD, "dropout": 0.5}),
     "mae:finetune": ("train", "mae", HARD),
@@ -64,14 +65,14 @@ def pictures(clips, tmp_path_factory):
 def plan_of(name, clips, pictures, out, monkeypatch, **more):
     """What `unveil pretrain …` would carry out; the run folder is written."""
     verb, recipe, flags = CASES[name]
-    still = recipe == "mae"
+    data = {"mae": pictures, "omnimae": [pictures, clips]}.get(recipe, clips)
     own = inspect.signature(recipes.find(recipe)).parameters  # a fine-tuning has these, too
     tiny = {k: v for k, v in TINY.items() if k in own}
     plans = []
     monkeypatch.setattr("unveil.training.fit", plans.append)
     getattr(unveil, verb)(
         recipe,
-        data=pictures if still else clips,
+        data=data,
         out=out,
         max_steps=STEPS,
         checkpoint_every=0,

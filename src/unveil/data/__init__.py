@@ -7,10 +7,12 @@ from unveil.data.clouds import Points
 from unveil.data.colour import ColorJitter, GaussianBlur, Grayscale, Solarize
 from unveil.data.dataset import Dataset, Sample, sample_seed
 from unveil.data.images import read_image
-from unveil.data.loader import Batch, TrainingOrder, evaluation_batches, training_batches
+from unveil.data.loader import Batch, evaluation_batches, training_batches
 from unveil.data.manifest import Manifest, Row
+from unveil.data.mixture import mixture
 from unveil.data.signals import Image, Signal, Video, signal_of, to_input
 from unveil.data.splits import split
+from unveil.data.training_order import TrainingOrder
 from unveil.data.transforms import (
     CenterCrop,
     HorizontalFlip,
@@ -24,6 +26,7 @@ from unveil.data.transforms import (
 )
 from unveil.data.video import VideoInfo, frames, probe, read_frames, windows
 from unveil.data.video_reader import VideoReader
+from unveil.data.visual import Visual
 
 __all__ = [
     "Batch",
@@ -57,8 +60,10 @@ __all__ = [
     "Video",
     "VideoInfo",
     "VideoReader",
+    "Visual",
     "evaluation_batches",
     "frames",
+    "mixture",
     "notation",
     "probe",
     "read_cloud",

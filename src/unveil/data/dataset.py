@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
@@ -14,6 +15,7 @@ from torchvision.transforms import v2
 from unveil.data.manifest import Manifest, Row, label_names
 from unveil.data.signals import to_input
 from unveil.data.transforms import CropFirst, RandomErasing, three_crops
+from unveil.data.visual import kinds_of
 from unveil.errors import DecodeError, UserError
 from unveil.recipe import Data
 
@@ -47,16 +49,17 @@ class Dataset(torch.utils.data.Dataset):
     """Samples of a manifest's rows.
 
     Training: `dataset[epoch, index]` is a list of `data.repeats` samples; the file is decoded once, then cropped anew for
-    each. With `data.views` each of them is a stack [V,…] of views with transforms of their own. Evaluation: `dataset[index]`
-    is a list of one sample whose signal is [V,…], V = clips × crops views, clip by clip.
+    each. `dataset[epoch, index, time]` are those of a file that is seen several times in an epoch, from 0. With `data.views`
+    each of them is a stack [V,…] of views with transforms of their own. Evaluation: `dataset[index]` is a list of one sample
+    whose signal is [V,…], V = clips × crops views, clip by clip.
 
     A sample has `index`, `seed` (see `sample_seed`), the signal (float32, normalised) under its key, and, with `classes`,
     `label`: the class's index (int64; -1 where the row has none) or a multi-hot vector (float32 [classes]). Where `data.text`
     asks for it, training samples have `text`, the ids of the row's caption (int64 [L]).
 
     A file that cannot be decoded, or whose caption is wanted and says nothing, is never passed over in silence: the sample has
-    `bad`, a list of (path, error). In training another row, which depends on (seed, epoch, index) alone, takes its place; in
-    evaluation the sample has no signal.
+    `bad`, a list of (path, error). In training another row of its kind, which depends on (seed, epoch, index) alone, takes its
+    place; in evaluation the sample has no signal.
 
     Args:
         manifest: the rows.
@@ -92,46 +95,56 @@ class Dataset(torch.utils.data.Dataset):
             unknown = [name for name in manifest.classes if name not in self._number]
             if unknown:
                 raise UserError(f"label {unknown[0]!r} is none of the classes {', '.join(self.classes)}.")
+        self.kinds = kinds_of(data.signal, manifest)
+        self.weights = manifest.weights
         self._erase = RandomErasing(data.erase) if data.erase else None
         self._views: Callable[[Tensor], list[Tensor]] | None = None if training else _spatial_views(data)
 
     def __len__(self) -> int:
         return len(self.manifest)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> list[Sample]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        return self._train(epoch, index) if self.training else [self._evaluate(index)]
+    def __getitem__(self, key: int | tuple[int, ...]) -> list[Sample]:
+        epoch, index, *more = key if isinstance(key, tuple) else (0, key)
+        return self._train(epoch, index, *more) if self.training else [self._evaluate(index)]
 
-    def _train(self, epoch: int, index: int) -> list[Sample]:
+    def _train(self, epoch: int, index: int, time: int = 0) -> list[Sample]:
         bad: list[tuple[str, str]] = []
         tried = [index]
         # The row asked for gives the seed, also when another one stands in: no two samples of an epoch share it.
-        seeds = [sample_seed(self.seed, epoch, index, repeat) for repeat in range(self.data.repeats)]
+        first = time * self.data.repeats
+        seeds = [sample_seed(self.seed, epoch, index, first + repeat) for repeat in range(self.data.repeats)]
         while True:
             row_index = tried[-1]
             row = self.manifest.row(row_index)
-            generator = torch.Generator().manual_seed(hash63("clip", self.seed, epoch, index))
+            generator = torch.Generator().manual_seed(
+                hash63("clip", self.seed, epoch, index, *([time] if time else []))
+            )
             try:
                 beside = {} if self.data.text is None else {"text": self.data.text.of(row)}
                 views = self._training_views(row, generator, seeds)
                 break
             except DecodeError as error:
                 bad.append((row.path, str(error)))
-            if len(tried) > ATTEMPTS or len(tried) == len(self):
+            alike = self._alike(index)
+            if len(tried) > ATTEMPTS or len(tried) == len(alike):
                 raise UserError(
                     f"{len(bad)} files in a row cannot be decoded; the first: {bad[0][1]} "
                     "Are these the right files, and are they whole?"
                 )
-            following = hash63("instead", self.seed, epoch, index, len(tried)) % len(self)
-            while following in tried:
-                following = (following + 1) % len(self)
-            tried.append(following)
+            following = hash63("instead", self.seed, epoch, index, len(tried)) % len(alike)
+            while int(alike[following]) in tried:
+                following = (following + 1) % len(alike)
+            tried.append(int(alike[following]))
         samples = [
             self._sample(row_index, seed, row.label) | beside | {self.data.signal.key: view}
             for seed, view in zip(seeds, views, strict=True)
         ]
         samples[0]["bad"] = bad
         return samples
+
+    def _alike(self, index: int) -> Sequence[int] | np.ndarray:
+        """The rows of the same kind, among them itself."""
+        return range(len(self)) if self.kinds is None else np.flatnonzero(self.kinds == self.kinds[index])
 
     def _training_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[Tensor]:
         """A view of one clip (or picture) for each seed, as the network takes it; of a recipe with several views their stack."""

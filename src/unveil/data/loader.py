@@ -4,52 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unveil.data.dataset import Dataset, Sample, hash63, seeded
+from unveil.data.training_order import Key, TrainingOrder
 from unveil.data.workers import Failure, load
 from unveil.errors import UserError
 from unveil.recipe import Data, Loader
 
 Batch = dict[str, Any]
-Key = tuple[int, int]  # (epoch, row)
-
-
-class TrainingOrder:
-    """Which rows make each step, without end: every epoch a new permutation, its incomplete last batch left out.
-
-    Args:
-        num_samples: rows of the data set.
-        batch: rows of a step; all of them when there are fewer.
-        seed: of the run.
-    """
-
-    def __init__(self, num_samples: int, batch: int, seed: int):
-        if num_samples < 1 or batch < 1:
-            raise ValueError(f"at least one sample and a batch of one are needed, got {num_samples} and {batch}")
-        self.num_samples = num_samples
-        self.batch = min(batch, num_samples)
-        self.seed = seed
-        self.steps_per_epoch = num_samples // self.batch
-
-    def step(self, step: int) -> tuple[int, list[Key]]:
-        """The epoch of a step (counted from 0) and its (epoch, row) pairs."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        order = _permutation(self.num_samples, self.seed, epoch)
-        rows = order[place * self.batch : (place + 1) * self.batch].tolist()
-        return epoch, [(epoch, row) for row in rows]
-
-
-@lru_cache(maxsize=4)
-def _permutation(count: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(hash63("order", seed, epoch)))
 
 
 def training_batches(
@@ -124,7 +92,10 @@ def evaluation_batches(dataset: Dataset, loader: Loader, batch: int, rank: int =
     if dataset.training:
         raise ValueError("evaluation batches need a data set in evaluation mode")
     keys: list[Key] = [(0, row) for row in range(rank, len(dataset), world)]
-    chunks = [keys[i : i + batch] for i in range(0, len(keys), batch)]
+    kinds = dataset.kinds
+    # What cannot be stacked is not: a chunk ends where another kind begins.
+    alike = [list(run) for _, run in itertools.groupby(keys, lambda key: 0 if kinds is None else int(kinds[key[1]]))]
+    chunks = [run[i : i + batch] for run in alike for i in range(0, len(run), batch)]
     # Held back by one, so that bad files at the very end have a batch to be listed in.
     held: Batch | None = None
     bad: list[tuple[str, str]] = []

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from unveil.data import manifest_file
 from unveil.data.listing import list_rows, listed_suffixes
 from unveil.data.order import FIELD
-from unveil.data.row import SCHEMA, Row, label_names
+from unveil.data.row import SCHEMA, WEIGHT, Row, label_names
 from unveil.errors import UserError
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
@@ -136,6 +136,13 @@ class Manifest:
     def splits(self) -> list[str]:
         """The splits that rows are marked with, sorted; "" among them if some are not."""
         return sorted(self._table.column("split").unique().to_pylist())
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """How often each row is seen in an epoch, float64 [rows] (the column `weight`); None where that is not said: once."""
+        if WEIGHT.name not in self._table.column_names:
+            return None
+        return np.asarray(self._table.column(WEIGHT.name), np.float64)
 
     @property
     def multi_label(self) -> bool:

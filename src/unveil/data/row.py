@@ -18,6 +18,8 @@ SCHEMA = pa.schema(
         ("caption", pa.string()),
     ]
 )
+WEIGHT = pa.field("weight", pa.float64())
+"""Of a row of several folders together: how often it is seen in an epoch, on average. Without the column each is seen once."""
 
 
 class Row(NamedTuple):

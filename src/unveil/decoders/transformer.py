@@ -21,8 +21,9 @@ class TransformerDecoder(nn.Module):
     Args:
         in_width: of the encoder's tokens.
         out_width: values predicted for each token; None for the features themselves, without a norm and a linear layer.
-        positions: `(coords, grid) → [B, N, width]`.
+        positions: `(coords, grid) → [B, N, width]`; of `in_width` where they are added first.
         width, depth, heads: of the decoder.
+        positions_first: positions are added, and the mask token stands, before the linear embedding (OmniMAE) rather than after.
         class_token: "shared" takes the encoder's along, without a position (MAE), "own" has one of its own and drops
             the encoder's (MAE-ST), None has none (VideoMAE).
         embed_bias: bias of the linear embedding (VideoMAE: none).
@@ -42,6 +43,7 @@ class TransformerDecoder(nn.Module):
         width: int,
         depth: int,
         heads: int,
+        positions_first: bool = False,
         class_token: Literal["shared", "own"] | None = None,
         embed_bias: bool = True,
         qkv_bias: QkvBias = True,
@@ -56,7 +58,8 @@ class TransformerDecoder(nn.Module):
         self.share_class_token = class_token == "shared"
         self.embed = nn.Linear(in_width, width, bias=embed_bias)
         self.positions = positions
-        self.mask_token = nn.Parameter(torch.empty(1, 1, width))
+        self.positions_first = positions_first
+        self.mask_token = nn.Parameter(torch.empty(1, 1, in_width if positions_first else width))
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if class_token == "own" else None
         own_place = every and class_token == "own"
         self.class_position = nn.Parameter(torch.empty(1, 1, width)) if own_place else None
@@ -81,9 +84,13 @@ class TransformerDecoder(nn.Module):
             predictions [B, Nq, out_width]; [B, Nv + Nq, out_width], those of the visible tokens first, when asked for.
         """
         places = [self.positions(at, tokens.grid) for at in (tokens.coords, coords)]
-        visible, queries = self.embed(tokens.x), self.mask_token.expand_as(places[1])
-        if not self.every:
-            visible, queries = visible + places[0], queries + places[1]
+        queries = self.mask_token.expand_as(places[1])
+        if self.positions_first:
+            visible, queries = self.embed(tokens.x + places[0]), self.embed(queries + places[1])
+        else:
+            visible = self.embed(tokens.x)
+            if not self.every:
+                visible, queries = visible + places[0], queries + places[1]
         prefix = None
         if self.class_token is not None:
             prefix = self.class_token.expand(len(visible), -1, -1)

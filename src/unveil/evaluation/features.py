@@ -234,6 +234,11 @@ class _Tokens:
             self.file.close()  # what was mapped stays: the map holds the file by itself
 
     def add(self, x: Tensor) -> None:
+        if self.count and x.shape[1:] != self.shape:
+            raise UserError(
+                f"samples of {list(self.shape[:2])} and of {list(x.shape[1:3])} views and tokens: an attentive probe wants all of "
+                "one kind. Give images or clips (--data), or use --by linear or knn, which take one vector a sample."
+            )
         self.count, self.size, self.shape = self.count + len(x), self.size + x.nbytes, x.shape[1:]
         self.chunks.append(x)
         if self.size <= self.limit:

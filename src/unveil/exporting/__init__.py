@@ -35,7 +35,7 @@ def export_run(
         format: one of `SUFFIXES`.
         out: file, or folder for "huggingface"; RUN/export/… by default.
         part: "whole" or "encoder".
-        data: files to compare on; the run's own by default.
+        data: files to compare on; the run's own by default. A network of images and clips is exported for what most of them are.
         overwrite: replace what is there.
 
     Raises:
@@ -51,7 +51,7 @@ def export_run(
     name = f"encoder{suffix}" if part == "encoder" else f"network{suffix}"
     out = out or run.path / "export" / (name if suffix else f"huggingface-{part}")
     _check_free(out, suffix, overwrite)
-    network = network_of(run, part)
+    network = network_of(run, part, data)
     took = f"takes {network.input} [{_shape(network.description['input']['shape'])}]"
     gives = f"gives {network.output} [{_shape(network.description['output']['shape'])}]"
     if format == "safetensors":

@@ -6,6 +6,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,16 +77,15 @@ class Network(NamedTuple):
     description: dict[str, Any]
 
 
-def network_of(run: Run, part: Part) -> Network:
+def network_of(run: Run, part: Part, files: Sequence[Path] | None = None) -> Network:
     """The network of a run, and what it takes and gives.
 
     Args:
         run: opened on the CPU.
         part: "whole" is a classifier's logits, of two towers the features in their shared space, and the features of whatever has
             no classes; "encoder" the features.
+        files: of the kind that it shall take, where its signal is of several; None for what the run learned from.
     """
-    from unveil.serve.windows import prepared
-
     recipe = run.recipe
     data, key = recipe.data, recipe.data.signal.key
     classifies = part == "whole" and hasattr(recipe.objective, "logits")
@@ -93,7 +93,7 @@ def network_of(run: Run, part: Part) -> Network:
     shares = part == "whole" and "text" in recipe.objective.towers
     network = deepcopy(recipe.objective if classifies or shares else run.encoder).float().eval()
     module = Logits(network, key) if classifies else Shared(network, key) if shares else Features(network)
-    shape = tuple(prepared(data, data.signal.blank()).shape)
+    shape = shape_of(run, files)
     output = "logits" if classifies else "features"
     with torch.inference_mode():
         width = module(torch.zeros(1, *shape)).shape[1]
@@ -113,10 +113,39 @@ def network_of(run: Run, part: Part) -> Network:
     return Network(module.eval(), key, output, shape, description)
 
 
+def shape_of(run: Run, files: Sequence[Path] | None) -> tuple[int, ...]:
+    """Of one signal [C, *S]; where a signal is of several kinds, of that which most of the files are.
+
+    Args:
+        run: with the recipe that reads them.
+        files: None for those that the run learned from.
+
+    Raises:
+        UserError: one of the `files` is not there.
+    """
+    from unveil.data import Manifest, Row
+    from unveil.data.visual import SeveralKinds, kinds_of
+    from unveil.serve import windows
+    from unveil.serve.samples import manifest_of
+
+    data = run.recipe.data
+    blank = data.signal.blank()
+    if isinstance(data.signal, SeveralKinds):
+        manifest = manifest_of(run)
+        if files is not None:
+            found = windows.files(files, data.signal.suffixes)
+            manifest = Manifest.of(Row(str(path)) for path in found if isinstance(path, Path))
+        kinds = None if manifest is None else kinds_of(data.signal, manifest)
+        if kinds is not None and len(kinds):
+            blank = data.signal.blanks()[np.bincount(kinds).argmax()]
+    return tuple(windows.prepared(data, blank).shape)
+
+
 def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
     """A few signals on which a run and its export are compared, float32 [n, C, *S], and what they are, as a phrase.
 
-    Each comes a second time, mirrored (of a cloud: its points the other way round), so that there are always several.
+    All are of the shape that is exported. Each comes a second time, mirrored (of a cloud: its points the other way
+    round), so that there are always several.
 
     Args:
         run: with the recipe that reads them.
@@ -125,14 +154,11 @@ def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
     Raises:
         UserError: one of the `files` is not there, or none can be read.
     """
-    from unveil.serve.windows import prepared
-
-    data = run.recipe.data
-    found, names = _own(run) if files is None else _read(run, files)
+    shape = shape_of(run, files)
+    found, names = _own(run, shape) if files is None else _read(run, files, shape)
     if found:
         what = f"{len(found)} real signals ({', '.join(dict.fromkeys(names))}) and their mirror images"
     else:
-        shape = prepared(data, data.signal.blank()).shape
         generator = torch.Generator().manual_seed(0)
         found = list(torch.randn(SIGNALS, *shape, generator=generator))
         what = "noise (the run's own files are not there; --data names others)"
@@ -140,7 +166,7 @@ def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
     return torch.cat([x, x.flip(-1)]), what
 
 
-def _read(run: Run, files: Sequence[Path]) -> tuple[list[Tensor], list[str]]:
+def _read(run: Run, files: Sequence[Path], shape: tuple[int, ...]) -> tuple[list[Tensor], list[str]]:
     """The first windows of files, and the files' names."""
     from unveil.serve.windows import BadFile, stream
 
@@ -151,6 +177,11 @@ def _read(run: Run, files: Sequence[Path]) -> tuple[list[Tensor], list[str]]:
         if isinstance(item, BadFile):
             bad.append(item.error)
             continue
+        if tuple(item.x.shape[1:]) != shape:
+            bad.append(
+                f"{item.windows[0].path}: its signal is {list(item.x.shape[1:])}, what is exported takes {list(shape)}."
+            )
+            continue
         found.append(item.x[0])
         names.append(Path(item.windows[0].path).name)
         if len(found) == SIGNALS:
@@ -160,14 +191,18 @@ def _read(run: Run, files: Sequence[Path]) -> tuple[list[Tensor], list[str]]:
     return found, names
 
 
-def _own(run: Run) -> tuple[list[Tensor], list[str]]:
+def _own(run: Run, shape: tuple[int, ...]) -> tuple[list[Tensor], list[str]]:
     """Samples that the run held out, or learned from, as far as their files are still there; and the files' names."""
-    from unveil.serve.samples import Sample, manifest_of, read, spread
+    from unveil.serve.samples import Sample, chosen, manifest_of, read
 
     for manifest in (manifest_of(run, validation=True), manifest_of(run)):
         if manifest is None or not len(manifest):
             continue
-        samples = [sample for sample in read(run, manifest, spread(manifest, SIGNALS)) if isinstance(sample, Sample)]
+        samples = [
+            sample
+            for sample in read(run, manifest, chosen(run, manifest, 2 * SIGNALS))
+            if isinstance(sample, Sample) and tuple(sample.x.shape) == shape
+        ][:SIGNALS]
         if samples:
             return [sample.x for sample in samples], [Path(sample.row.path).name for sample in samples]
     return [], []

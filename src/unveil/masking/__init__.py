@@ -1,6 +1,7 @@
 """A grid → which of its places are visible and which are masked."""
 
 from unveil.masking.block import Block
+from unveil.masking.by_length import ByLength
 from unveil.masking.cube import Cube
 from unveil.masking.mask import Mask, Masker, PlacedMasker, draw
 from unveil.masking.neighbourhood import Neighbourhood
@@ -10,6 +11,7 @@ from unveil.masking.tube import Tube
 
 __all__ = [
     "Block",
+    "ByLength",
     "Cube",
     "Mask",
     "Masker",

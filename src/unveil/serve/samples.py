@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unveil.data.manifest import Manifest, Row, label_names
+from unveil.data.visual import kinds_of
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
 from unveil.serve.curves import draw
@@ -56,6 +57,23 @@ def spread(manifest: Manifest, count: int) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, len(manifest) - 1, min(count, len(manifest))).round()})
 
 
+def chosen(run: Run, manifest: Manifest, count: int) -> list[int]:
+    """So many rows for pictures, evenly over the manifest, and of each kind of file as many, where there are several."""
+    kinds = kinds_of(run.recipe.data.signal, manifest)
+    there = [] if kinds is None else np.unique(kinds)
+    if kinds is None or len(there) < 2:
+        return spread(manifest, count)
+    rows = [np.flatnonzero(kinds == kind) for kind in there]
+    share = -(-count // len(rows))
+    return sorted(
+        {
+            int(some[i])
+            for some in rows
+            for i in np.linspace(0, len(some) - 1, min(share, len(some))).round().astype(int)
+        }
+    )
+
+
 def read(run: Run, manifest: Manifest, indices: list[int]) -> Iterator[Sample | Unreadable]:
     """The middle clip of rows, prepared as in evaluation."""
     data = run.recipe.data
@@ -74,7 +92,7 @@ def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[
     "name", "path", "tiny"}; and what was not readable."""
     data, key = run.recipe.data, run.recipe.data.signal.key
     strips, unreadable = [], []
-    for sample in read(run, manifest, spread(manifest, count)):
+    for sample in read(run, manifest, chosen(run, manifest, count)):
         if isinstance(sample, Unreadable):
             unreadable.append(sample)
             continue
@@ -99,7 +117,7 @@ def code_use(run: Run, manifest: Manifest, count: int = 128, seconds: float = SE
 
     def signals() -> Iterator[Tensor]:
         nonlocal samples
-        for sample in read(run, manifest, spread(manifest, count)):
+        for sample in read(run, manifest, chosen(run, manifest, count)):
             if isinstance(sample, Sample):
                 samples += 1
                 yield sample.x[None]
@@ -141,9 +159,9 @@ def neighbours(
     cards, features = [], []
     begun = time.monotonic()
     # In an order in which every beginning is spread over the whole manifest: time may run out.
-    chosen = spread(manifest, gallery)
-    shuffled = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0)).tolist()
-    for sample in read(run, manifest, [chosen[i] for i in shuffled]):
+    some = chosen(run, manifest, gallery)
+    shuffled = torch.randperm(len(some), generator=torch.Generator().manual_seed(0)).tolist()
+    for sample in read(run, manifest, [some[i] for i in shuffled]):
         if isinstance(sample, Unreadable):
             continue
         with torch.no_grad():
@@ -170,7 +188,7 @@ def answers(run: Run, manifest: Manifest, count: int = 12, top: int = 3) -> list
     data, classes = run.recipe.data, run.classes
     multi_label = bool(run.info["flags"].get("multi_label"))
     rows = []
-    for sample in read(run, manifest, spread(manifest, count)):
+    for sample in read(run, manifest, chosen(run, manifest, count)):
         if isinstance(sample, Unreadable):
             rows.append({**_blank(sample.row), "error": sample.error, "top": [], "correct": None})
             continue

@@ -73,7 +73,8 @@ def files(paths: Iterable[Path | str], suffixes: Collection[str]) -> list[Path |
 def stream(data: Data, paths: Sequence[Path | str], hop: float | None, batch: int) -> Iterator[Batch | BadFile]:
     """Cut files into windows, prepare them as in evaluation, and stack them across files.
 
-    In the order of the files. A file that fails in the middle yields the windows before, then `BadFile`.
+    In the order of the files. A file that fails in the middle yields the windows before, then `BadFile`. Windows of other shapes
+    than those before (of an image after clips) begin a batch of their own.
 
     Args:
         data: of the recipe: its signal cuts, its evaluation transforms and normalisation prepare.
@@ -102,8 +103,12 @@ def stream(data: Data, paths: Sequence[Path | str], hop: float | None, batch: in
             if piece is None:
                 break
             start, end, x = piece
+            x = prepared(data, x)
+            if inputs and x.shape != inputs[-1].shape:
+                yield Batch(windows, torch.stack(inputs))
+                windows, inputs = [], []
             windows.append(Window(str(path), start, end))
-            inputs.append(prepared(data, x))
+            inputs.append(x)
             if len(windows) == batch:
                 yield Batch(windows, torch.stack(inputs))
                 windows, inputs = [], []

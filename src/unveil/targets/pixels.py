@@ -23,8 +23,8 @@ class Pixels:
         patchify: how the signal is cut; its patches lie on the encoder's grid.
         key: of the signal in the batch.
         normalize: "patch" subtracts the mean of all values of a patch and divides by sqrt(variance + 1e-6) (MAE);
-            "channel" does so for each colour channel alone and divides by (standard deviation + 1e-6) (VideoMAE); None
-            leaves the values.
+            "channel" does so for each colour channel alone and divides by (standard deviation + 1e-6) (VideoMAE), or, as
+            "channel variance", by sqrt(variance + 1e-6) (OmniMAE); None leaves the values.
         mean, std: of each channel: when given, the signal's own normalisation is undone first.
         frames: `(frames of the clip, frames wanted) → which`, when only some frames of a tubelet are predicted (MAE-ST:
             `truncated_linspace`); None when all are.
@@ -36,7 +36,7 @@ class Pixels:
         self,
         patchify: Patchify,
         key: str,
-        normalize: Literal["patch", "channel"] | None = None,
+        normalize: Literal["patch", "channel", "channel variance"] | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         frames: Callable[[int, int], list[int]] | None = None,
@@ -90,11 +90,11 @@ class Pixels:
         if self.normalize == "patch":
             var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
             return mean, (var + 1e-6).sqrt()
-        if self.normalize == "channel":
+        if self.normalize is not None:
             var, mean = torch.var_mean(patches.unflatten(-1, (-1, self.patchify.channels)), dim=-2, keepdim=True)
             pixels = patches.shape[-1] // self.patchify.channels
-            spread = (t.expand(-1, -1, pixels, -1).flatten(2) for t in (mean, var.sqrt() + 1e-6))
-            mean, scale = spread
+            scale = var.sqrt() + 1e-6 if self.normalize == "channel" else (var + 1e-6).sqrt()
+            mean, scale = (t.expand(-1, -1, pixels, -1).flatten(2) for t in (mean, scale))
             return mean, scale
         return patches.new_zeros(()), patches.new_ones(())
 

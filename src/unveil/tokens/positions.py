@@ -107,8 +107,8 @@ class Positions(nn.Module):
         if grid == asked:
             return table
         if self.kind == "flat":
-            num = int(torch.tensor(asked).prod())
-            return flat_sincos(num, table.shape[1]).to(table)
+            num = math.prod(asked)  # a row depends on its number alone
+            return table[:num] if num <= len(table) else flat_sincos(num, table.shape[1]).to(table)
         return resize(table, grid, asked)
 
     def adapt(self, state: dict[str, Any], prefix: str = "") -> list[str]:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
+from unveil.data.visual import SeveralKinds
 from unveil.data.workers import reporting_workers
 from unveil.errors import UserError
 from unveil.flags import build
@@ -147,7 +148,8 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
     objective, data, loader = recipe.objective, recipe.data, recipe.loader
     dataset = Dataset(manifest, data, plan.classes or None, training=True, seed=plan.seed)
     # The order counts files; with repeated sampling each of them gives several samples of the batch.
-    order = TrainingOrder(len(dataset), max(1, recipe.schedule.batch // data.repeats), plan.seed)
+    rows = max(1, recipe.schedule.batch // data.repeats)
+    order = TrainingOrder(len(dataset), rows, plan.seed, dataset.kinds, dataset.weights)
     batch = order.batch * data.repeats
     micro = max(1, min(loader.batch // data.repeats, math.ceil(order.batch / world)))
     total, warmup = plan_steps(recipe.schedule, order.steps_per_epoch, plan.max_steps)
@@ -173,13 +175,17 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
     loggers = make_loggers(plan.loggers, plan.out) if first else []
     log = Log(plan.out, done, total, loggers, first, plan.quiet)
     say = log.say
-    if order.batch < recipe.schedule.batch // data.repeats:
-        notes.append(f"batch {batch} instead of {recipe.schedule.batch}: that is all the data there are")
+    if order.batch < rows:
+        whose = "of the kind that has fewest" if len(order.steps_of_kind) > 1 else "there are"
+        notes.append(f"batch {batch} instead of {recipe.schedule.batch}: that is all the data {whose}")
     notes.append(
         f"{len(dataset)} files, {total} steps of {batch} ({micro * data.repeats} at a time on "
         f"{world} × {fabric.device.type}), "
         f"learning rate {recipe.optimizer.lr:g} × {batch}/256 = {peak:.3g}, warm-up {warmup} steps"
     )
+    if isinstance(data.signal, SeveralKinds) and len(order.steps_of_kind) > 1:
+        told = ", ".join(f"{count} of {data.signal.kinds[kind]}s" for kind, count in order.steps_of_kind.items())
+        notes.append(f"each step sees files of one kind; steps of an epoch: {told}")
     if recipe.objective.contrasts:
         others = micro * data.repeats * world - 1
         notes.append(

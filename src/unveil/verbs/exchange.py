@@ -93,7 +93,8 @@ def export(
         format: torch (.pt2), onnx, huggingface (a folder for transformers) or safetensors (with a .json beside).
         out: file to write, or folder for huggingface; RUN/export/… by default.
         part: whole (a classifier's logits; without classes the features) or encoder (the features).
-        data: real files on which both are compared; some of the run's own by default.
+        data: real files on which both are compared; some of the run's own by default. A network of images and clips is exported
+            for what most of these files are.
         weights: last, or best on the held-out data of the training.
         push: also put it on the Hugging Face Hub, as OWNER/NAME; only --format huggingface.
         private: of a repository that --push makes.
