@@ -13,7 +13,6 @@ import trimesh
 import unveil
 from unveil.data import Dataset, Manifest
 from unveil.errors import UserError
-from unveil.evaluation import accuracy  # noqa: F401  (the module, as the verb finds it)
 from unveil.flags import build
 from unveil.state_dict import read_state_dict
 from unveil.training import loop

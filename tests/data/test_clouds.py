@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unveil.data import Manifest, Points, Row, signal_of
@@ -217,3 +217,33 @@ def test_check_and_prepare(tmp_path):
     distances = np.abs(cloud[:, None] - cloud).max(axis=-1)
     original = np.abs(POINTS[:, None] - POINTS).max(axis=-1).ravel()
     assert np.abs(original[:, None] - distances.ravel()[None, :30]).min(axis=0).max() < 1e-5
+
+
+FUZZED = ["a.npy", "a.npz", "a.xyz", "a.pcd", "binary.pcd", "a.off", "a.ply", "a.obj"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damaged_files_are_read_or_refused(tmp_path_factory, data):
+    """Whatever became of a file: points that are finite, with triangles between them; or a DecodeError, and nothing else."""
+    path = write(tmp_path_factory.mktemp("damaged") / data.draw(st.sampled_from(FUZZED)))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, min(len(content), 300)))
+        kind = data.draw(st.sampled_from(["cut", "change", "insert", "remove"]))
+        if kind == "cut":
+            del content[place:]
+        elif kind == "remove":
+            del content[place : place + 5]
+        elif kind == "insert":
+            content[place:place] = data.draw(st.sampled_from([b"99999999", b"-1 ", b"nan ", b"\n", b"\0", b"1e308 "]))
+        elif place < len(content):
+            content[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        cloud = read_cloud(path)
+    except DecodeError:
+        return
+    assert np.isfinite(cloud.points).all()
+    assert len(cloud.points)
+    assert ((cloud.faces >= 0) & (cloud.faces < len(cloud.points))).all()

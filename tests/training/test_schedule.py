@@ -27,3 +27,9 @@ def test_max_steps_shrinks_the_whole_schedule():
 
 def test_rates_follow_the_linear_scaling_rule():
     assert rates(Optimizer(lr=1e-3), Schedule(min_lr=1e-5), 512) == (2e-3, 2e-5)
+
+
+def test_a_peak_below_the_final_rate_stays():
+    """Of a recipe with a constant rate, given a smaller one."""
+    assert rates(Optimizer(lr=1e-4), Schedule(min_lr=8e-4), 256) == (1e-4, 1e-4)
+    assert rates(Optimizer(lr=1e-3), Schedule(min_lr=8e-4), 128) == (5e-4, 4e-4)
