@@ -19,9 +19,11 @@ demo-full: .venv/installed  ## the same with three pre-trainings
 	$(BIN)/python examples/demo.py --out demo-full --pretrainings 3
 
 test test-slow check: export OMP_NUM_THREADS ?= 1  # their networks are tiny: a second thread costs more than it brings
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile  # files of tests side by side: what a file's tests share is made once
 
 test: .venv/installed-dev  ## all tests but the slow ones
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-slow: .venv/installed-dev  ## the slow ones
 	$(BIN)/python -m pytest -m slow
@@ -31,7 +33,7 @@ torture: .venv/installed-dev  ## thousands of damaged files and 200 kills, then 
 	$(BIN)/python tests/faults/torture.py mutants && $(BIN)/python tests/faults/torture.py kills && $(BIN)/python tests/faults/torture.py page
 
 check: .venv/installed-dev  ## style, types and coverage
-	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/pyright && $(BIN)/python -m pytest --cov --cov-fail-under=90
+	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/pyright && $(PYTEST) --cov --cov-fail-under=90
 
 table: .venv/installed  ## the table of systems in the README; those of docs/ from what was measured
 	$(BIN)/python docs/table.py && $(BIN)/python docs/measured.py

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -58,6 +58,7 @@ class Visual:
     key: ClassVar[str] = "video"
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES | IMAGE_SUFFIXES
     kinds: ClassVar[tuple[str, ...]] = ("video", "image")
+    values: ClassVar[str] = Video.values
 
     def __post_init__(self) -> None:
         if self.still < 1:
@@ -90,6 +91,14 @@ class Visual:
     ) -> Iterator[tuple[float | None, float | None, Tensor]]:
         for start, end, x in self._reader(os.fspath(path)).windows(path, hop):
             yield start, end, self._clip(x)
+
+    def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+        return Video(self.clip).drawn(x, mean, std)
+
+    @staticmethod
+    def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
+        reader = Image if suffix(os.fspath(path)) in IMAGE_SUFFIXES else Video
+        return reader.glimpse(path, start, end)
 
     @property
     def _readers(self) -> tuple[Signal, ...]:
