@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from allocated import peak
 from torch import Tensor
 from torch.nn import functional
-from torch.profiler import ProfilerActivity, profile
 
 from unveil.losses import contrast
 
@@ -33,24 +33,10 @@ def naive(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     return functional.cross_entropy(scale * queries @ keys.T, own)
 
 
-def peak(loss: Callable[..., Tensor], batch: int, device: torch.device) -> int:
-    """Bytes."""
+def step(loss: Callable[..., Tensor], batch: int, device: torch.device) -> Callable[[], None]:
+    """Forward and backward of a loss."""
     leaves = [functional.normalize(torch.randn(batch, WIDTH, device=device), dim=1).requires_grad_() for _ in range(2)]
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        loss(*leaves, 5.0).backward()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        loss(*leaves, 5.0).backward()
-    held = most = 0
-    event: Any
-    for event in recorded.profiler.kineto_results.events():  # type: ignore[union-attr]
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
+    return lambda: loss(*leaves, 5.0).backward()
 
 
 def main() -> None:
@@ -63,7 +49,7 @@ def main() -> None:
     where = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     result: dict[str, Any] = {"device": where, "torch": torch.__version__, "width": WIDTH, "bytes": {}, "exponent": {}}
     for name, loss in (("plain", naive), ("ours", contrast)):
-        bytes_of = {batch: peak(loss, batch, device) for batch in asked.batches}
+        bytes_of = {batch: peak(step(loss, batch, device), device) for batch in asked.batches}
         low, high = asked.batches[-2:]
         result["bytes"][name] = bytes_of
         result["exponent"][name] = round(math.log(bytes_of[high] / bytes_of[low]) / math.log(high / low), 2)

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from allocated import peak
 from decode import machine
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from unveil.flags import build
 from unveil.run import versions
@@ -72,21 +72,7 @@ class Training:
     def peak(self) -> int:
         """Bytes beyond what is held between steps."""
         self.step()
-        if self.device.type == "cuda":
-            _wait(self.device)
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            self.step()
-            return torch.cuda.max_memory_allocated() - before
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-            self.step()
-        held = most = 0
-        event: Any
-        for event in recorded.profiler.kineto_results.events():  # type: ignore[union-attr]
-            if event.name() == "[memory]":
-                held += event.nbytes()
-                most = max(most, held)
-        return most
+        return peak(self.step, self.device)
 
 
 def counted(ratio: float, flags: dict[str, Any]) -> float:

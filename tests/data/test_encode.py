@@ -12,7 +12,8 @@ from media import frame_number, numbered_frames, write_video
 from PIL import Image as Picture
 
 from unveil.data import VideoReader, read_image
-from unveil.data.encode import Encoding, encode_image, encode_video, image_name, video_name
+from unveil.data.encode import Encoding, encode_image, image_name, video_name
+from unveil.data.encode_video import encode_video
 from unveil.errors import DecodeError
 
 FRAMES = numbered_frames(40, height=90, width=122)

@@ -22,6 +22,8 @@ from unveil.data.transforms import (
     RandomResizedCrop,
     RandomShortSideCrop,
     ResizeShort,
+    centred,
+    fine_tuning,
     three_crops,
 )
 from unveil.data.video import VideoInfo, frames, probe, read_frames, windows
@@ -61,7 +63,9 @@ __all__ = [
     "VideoInfo",
     "VideoReader",
     "Visual",
+    "centred",
     "evaluation_batches",
+    "fine_tuning",
     "frames",
     "mixture",
     "notation",

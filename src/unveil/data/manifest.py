@@ -23,7 +23,7 @@ from unveil.errors import UserError
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
 
-__all__ = ["Manifest", "Row", "label_names", "manifest_of", "suffixes_in"]
+__all__ = ["Manifest", "Row", "label_names"]
 
 
 class Manifest:
@@ -79,7 +79,7 @@ class Manifest:
             path = os.path.abspath(path)
             if not os.path.exists(path):
                 raise UserError(f"{path}: no such file or folder.")
-            if (kept := manifest_of(path)) and not anew:
+            if (kept := manifest_file.of(path)) and not anew:
                 table, changes = manifest_file.read(kept)
                 if changes:
                     folder = os.path.dirname(kept)
@@ -266,26 +266,6 @@ class Manifest:
             return cls(pq.read_table(os.fspath(path)))
         except (OSError, pa.ArrowException, ValueError) as error:
             raise UserError(f"{path}: not a manifest ({error}).") from error
-
-
-def manifest_of(path: str) -> str | None:
-    """The manifest that speaks for a path: the one in a folder, or the path itself; None where there is none."""
-    if os.path.isdir(path):
-        kept = os.path.join(path, manifest_file.NAME)
-        return kept if os.path.isfile(kept) else None
-    return path if path.lower().endswith(".parquet") else None
-
-
-def suffixes_in(file: str) -> dict[str, int]:
-    """How many rows of a kept manifest have which suffix.
-
-    Raises:
-        UserError: as for `manifest_file.read`.
-    """
-    paths = pc.utf8_lower(manifest_file.read(file)[0]["path"])
-    found = pc.extract_regex(paths, r"(?P<suffix>\.[^./\\]*)?$")
-    counts = pc.struct_field(found, [0]).value_counts()
-    return {entry["values"] or "": entry["counts"] for entry in counts.to_pylist()}
 
 
 def _with_suffix(table: pa.Table, suffixes: Collection[str]) -> pa.Table:

@@ -262,3 +262,23 @@ def _digest_of_list(folder: str) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def of(path: str) -> str | None:
+    """The manifest that speaks for a path: the one in a folder, or the path itself; None where there is none."""
+    if os.path.isdir(path):
+        kept = os.path.join(path, NAME)
+        return kept if os.path.isfile(kept) else None
+    return path if path.lower().endswith(".parquet") else None
+
+
+def suffixes_in(file: str) -> dict[str, int]:
+    """How many rows of a kept manifest have which suffix.
+
+    Raises:
+        UserError: as for `read`.
+    """
+    paths = pc.utf8_lower(read(file)[0]["path"])
+    found = pc.extract_regex(paths, r"(?P<suffix>\.[^./\\]*)?$")
+    counts = pc.struct_field(found, [0]).value_counts()
+    return {entry["values"] or "": entry["counts"] for entry in counts.to_pylist()}

@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 from unveil.data import manifest_file
 from unveil.data.check import SUFFIXES, Record, content_hash, signal_for, status, words
 from unveil.data.checked import MOST
-from unveil.data.encode import Encoding, cloud_name, encode_cloud, encode_image, encode_video, image_name, video_name
+from unveil.data.encode import Encoding, cloud_name, encode_cloud, encode_image, image_name, video_name
+from unveil.data.encode_video import encode_video
 from unveil.data.labels_csv import COLUMNS
 from unveil.data.manifest import Manifest
 from unveil.data.processes import Failed, cores, each, stoppable

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unveil.data import manifest_file
 from unveil.data.boxes import Crop
 from unveil.data.clips import Clip, Dense
 from unveil.data.clouds import Points
@@ -19,7 +20,7 @@ from unveil.data.drawing import frames
 from unveil.data.images import read_image
 from unveil.data.labels_csv import read_labels
 from unveil.data.listing import list_files, suffix
-from unveil.data.manifest import Row, manifest_of, suffixes_in
+from unveil.data.manifest import Row
 from unveil.data.measure import Measured, measure_image, measure_video
 from unveil.data.video import read_frames, windows
 from unveil.data.video_reader import VideoReader
@@ -236,8 +237,8 @@ def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
     for path in [os.path.abspath(path) for path in paths]:
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file or folder.")
-        if kept := manifest_of(path):
-            count.update(suffixes_in(kept))
+        if kept := manifest_file.of(path):
+            count.update(manifest_file.suffixes_in(kept))
             continue
         listed = os.path.join(path, "labels.csv") if os.path.isdir(path) else path
         if listed.lower().endswith(".csv") and os.path.isfile(listed):

@@ -162,6 +162,30 @@ def CenterCrop(size: int) -> v2.CenterCrop:
     return v2.CenterCrop(size)
 
 
+def centred(crop: int, short_side: int | None = None, bicubic: bool = False) -> list[v2.Transform]:
+    """What evaluation looks at: the middle of the picture.
+
+    Args:
+        crop: side of the square, in pixels.
+        short_side: that the picture is resized to before; 256/224 of the crop unless given.
+        bicubic: rather than bilinear.
+    """
+    return [ResizeShort(crop * 256 // 224 if short_side is None else short_side, bicubic), CenterCrop(crop)]
+
+
+def fine_tuning(crop: int, flip: bool, bicubic: bool = False) -> list[Any]:
+    """What image transformers are fine-tuned on (the scripts of MAE, BEiT and MoCo v3): a random crop, augmented.
+
+    timm's magnitude 9 of 10 is 27 of 30 here; its two operations apply with probability one half each, here it is one.
+
+    Args:
+        crop: side of the square, in pixels.
+        flip: mirror at random.
+        bicubic: rather than bilinear.
+    """
+    return [RandomResizedCrop(crop, bicubic=bicubic), *[HorizontalFlip()] * flip, RandAugment(1, 27)]
+
+
 def three_crops(x: Tensor, size: int) -> list[Tensor]:
     """Three squares along the long side: left, centre, right (top, centre, bottom when it stands upright).
 

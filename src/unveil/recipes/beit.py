@@ -13,22 +13,13 @@ those of the released script: 75 of 196 patches, the last block cut to make exac
 of fine-tuning without labels of ImageNet-22K between. Colours are jittered after the crop, there before it.
 """
 
-import inspect
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
-from unveil.data import (
-    CenterCrop,
-    ColorJitter,
-    HorizontalFlip,
-    Image,
-    RandAugment,
-    RandomResizedCrop,
-    ResizeShort,
-)
+from unveil.borrowing import decided_by
+from unveil.data import ColorJitter, HorizontalFlip, Image, RandomResizedCrop, centred, fine_tuning
 from unveil.decoders import LinearDecoder
 from unveil.encoders import DalleEncoder, DalleSize, Size, VisualTokenizer, ViT, dimensions
 from unveil.errors import UserError
@@ -39,7 +30,6 @@ from unveil.masking import Block
 from unveil.objectives import MaskedAutoencoder, Supervised
 from unveil.recipe import Borrowed, Data, Loader, Optimizer, Recipe, Schedule
 from unveil.recipes import dvae
-from unveil.run import Run
 from unveil.targets import Codes
 from unveil.tokens import Patchify, Positions
 
@@ -117,7 +107,7 @@ def beit(
         data=Data(
             Image(),
             transform=[RandomResizedCrop(crop, bicubic=True), HorizontalFlip(), ColorJitter(0.4, 0.4, 0.4)],
-            evaluation=[ResizeShort(crop * 256 // 224, bicubic=True), CenterCrop(crop)],
+            evaluation=centred(crop, bicubic=True),
             mean=MEAN,
             std=STD,
         ),
@@ -168,9 +158,8 @@ def finetune(
         ),
         data=Data(
             Image(),
-            # timm's magnitude 9 of 10 is 27 of 30 here; its two operations apply with probability one half each.
-            transform=[RandomResizedCrop(crop, bicubic=True), *[HorizontalFlip()] * flip, RandAugment(1, 27)],
-            evaluation=[ResizeShort(crop * 256 // 224, bicubic=True), CenterCrop(crop)],
+            transform=fine_tuning(crop, flip, bicubic=True),
+            evaluation=centred(crop, bicubic=True),
             mean=MEAN,
             std=STD,
             erase=0.25,
@@ -221,30 +210,16 @@ def _with_tokenizer(flags: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: none is named, or it is no dVAE, has no weights, or contradicts the other flags.
     """
-    named = flags.get("tokenizer")
     make = "`unveil train dvae --data … --out runs/tokenizer` makes one."
-    if not named:
+    if not flags.get("tokenizer"):
         raise UserError(f"beit predicts the codes of a tokenizer: name its run with --tokenizer. {make}")
-    try:
-        run = Run(Path(named))
-    except UserError as error:
-        raise UserError(f"--tokenizer {error} {make}") from error
-    if run.info["recipe"] != "dvae":
-        raise UserError(f"--tokenizer {named}: a run of {run.info['recipe']}, which gives images no codes. {make}")
-    if not run.has_weights:
-        raise UserError(f"--tokenizer {named}: the run has no weights yet. Let it finish first.")
-    theirs = run.info["flags"]
-    if colours := [flag for flag in ("sample.mean", "sample.std") if flag in theirs]:
-        raise UserError(f"--tokenizer {named}: trained with --{colours[0]}, other colours than beit shows a tokenizer.")
-    own = inspect.signature(dvae.dvae).parameters
-    decided = {"tokenizer_size": "size", "vocab": "vocab"}
-    for flag, name in decided.items():
-        value = theirs.get(name, own[name].default)
-        if flags.setdefault(flag, value) != value:
-            raise UserError(
-                f"--{flag.replace('_', '-')} {flags[flag]}: the tokenizer's is {value}; leave the flag out."
-            )
-    return {**flags, "tokenizer": str(Path(named).resolve())}
+    decides = {"tokenizer_size": "size", "vocab": "vocab"}
+    flags, run = decided_by(flags, "tokenizer", dvae.dvae, decides, "which gives images no codes", make)
+    if colours := [flag for flag in ("sample.mean", "sample.std") if flag in run.info["flags"]]:
+        raise UserError(
+            f"--tokenizer {run.path}: trained with --{colours[0]}, other colours than beit shows a tokenizer."
+        )
+    return flags
 
 
 #: What is settled before a run begins, for each function of this module that asks for it.

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from torch import nn
 
-from unveil.data import CenterCrop, HorizontalFlip, Image, RandAugment, RandomResizedCrop, ResizeShort
+from unveil.data import Image, RandomResizedCrop, centred, fine_tuning
 from unveil.data.captions import Captions
 from unveil.encoders import DEPTHS, Dimensions, Encoder, ResNet, TextTransformer, ViT, dimensions, stage
 from unveil.errors import UserError
@@ -182,7 +182,7 @@ def clip(
         data=Data(
             Image(),
             transform=[RandomResizedCrop(crop, scale=(0.9, 1.0), bicubic=True)],
-            evaluation=[ResizeShort(crop, bicubic=True), CenterCrop(crop)],
+            evaluation=centred(crop, crop, bicubic=True),
             mean=MEAN,
             std=STD,
             text=Captions(context, vocabulary, tokenizer),
@@ -240,8 +240,8 @@ def classifier(
         ),
         data=Data(
             Image(),
-            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip, RandAugment(1, 27)],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            transform=fine_tuning(crop, flip),
+            evaluation=centred(crop),
             mean=mean,
             std=std,
             mixup=0.8,

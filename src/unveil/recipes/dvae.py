@@ -13,7 +13,7 @@ images; the temperature falls over the first 150,000 steps and β grows over the
 vocabulary's worth of inputs of which one is one is no sum of as many (`DalleDecoder`).
 """
 
-from unveil.data import CenterCrop, HorizontalFlip, Image, RandomShortSideCrop, ResizeShort
+from unveil.data import HorizontalFlip, Image, RandomShortSideCrop, centred
 from unveil.decoders import DalleDecoder
 from unveil.encoders import DalleEncoder, DalleSize, VisualTokenizer
 from unveil.losses import LOGIT_MEAN, LOGIT_STD, logit_laplace, logit_laplace_mode
@@ -78,7 +78,7 @@ def dvae(
         data=Data(
             Image(),
             transform=[RandomShortSideCrop(crop, crop * 9 // 8, crop * 12 // 8), *[HorizontalFlip()] * flip],
-            evaluation=[ResizeShort(crop * 9 // 8), CenterCrop(crop)],
+            evaluation=centred(crop, crop * 9 // 8),
             mean=MEAN,
             std=STD,
         ),

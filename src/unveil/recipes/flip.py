@@ -13,7 +13,7 @@ its tokenizer is BERT's, a download (`--tokenizer tokenizer.json`). The script m
 padding goes first. `--ratio 0` is CLIP with these towers.
 """
 
-from unveil.data import CenterCrop, HorizontalFlip, Image, RandomResizedCrop, ResizeShort
+from unveil.data import HorizontalFlip, Image, RandomResizedCrop, centred
 from unveil.data.captions import Captions
 from unveil.encoders import TextTransformer, ViT, dimensions
 from unveil.errors import UserError
@@ -96,10 +96,6 @@ def flip(
         flip: mirror at random; turn it off where captions tell left from right.
     """
     towers = towers_of(size, text_size, patch, width)
-    if towers.patch is None:
-        raise UserError(
-            f"--size {size}: a ResNet sees whole images, and cannot leave patches out. Use the recipe clip."
-        )
     image = image_tower(towers, crop)
     text = TextTransformer(towers.text, vocabulary, context, causal=False, pool="first")
     return Recipe(
@@ -113,7 +109,7 @@ def flip(
         data=Data(
             Image(),
             transform=[RandomResizedCrop(crop, scale=(0.5, 1.0), bicubic=True), *[HorizontalFlip()] * flip],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            evaluation=centred(crop),
             text=Captions(context, vocabulary, tokenizer),
         ),
         optimizer=Optimizer(lr=4e-6, betas=(0.9, 0.95), weight_decay=0.2),

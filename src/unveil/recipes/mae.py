@@ -12,7 +12,7 @@ The numbers are those of the released script (800 epochs); the paper's best mode
 
 from typing import Literal
 
-from unveil.data import CenterCrop, HorizontalFlip, Image, RandAugment, RandomResizedCrop, ResizeShort
+from unveil.data import HorizontalFlip, Image, RandomResizedCrop, centred, fine_tuning
 from unveil.decoders import TransformerDecoder
 from unveil.encoders import Dimensions, Size, ViT, dimensions
 from unveil.heads import LinearHead
@@ -101,7 +101,7 @@ def mae(
         data=Data(
             Image(),
             transform=[RandomResizedCrop(crop, scale=(0.2, 1.0), bicubic=True), HorizontalFlip()],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            evaluation=centred(crop),
         ),
         optimizer=Optimizer(lr=1.5e-4, betas=(0.9, 0.95), weight_decay=0.05),
         schedule=Schedule(epochs=800, warmup=40, batch=4096),
@@ -153,9 +153,8 @@ def finetune(
         ),
         data=Data(
             Image(),
-            # timm's magnitude 9 of 10 is 27 of 30 here; its two operations apply with probability one half each.
-            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip, RandAugment(1, 27)],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            transform=fine_tuning(crop, flip),
+            evaluation=centred(crop),
             erase=0.25,
             mixup=0.8,
             cutmix=1.0,

@@ -16,15 +16,7 @@ pre-training for the pooled features; here that norm begins anew, as in MAE.
 
 from typing import Literal
 
-from unveil.data import (
-    CenterCrop,
-    Dense,
-    HorizontalFlip,
-    RandAugment,
-    RandomResizedCrop,
-    ResizeShort,
-    Video,
-)
+from unveil.data import Dense, HorizontalFlip, RandAugment, RandomResizedCrop, Video, centred
 from unveil.decoders import TransformerDecoder
 from unveil.encoders import Dimensions, Size, ViT, dimensions
 from unveil.heads import LinearHead
@@ -139,7 +131,7 @@ def mae_st(
         data=Data(
             Video(Dense(frames, stride)),
             transform=[RandomResizedCrop(crop, scale=(0.5, 1.0)), HorizontalFlip()],
-            evaluation=[ResizeShort(crop), CenterCrop(crop)],
+            evaluation=centred(crop, crop),
             repeats=4,
         ),
         optimizer=Optimizer(lr=8e-4, betas=(0.9, 0.95), weight_decay=0.05),
@@ -206,7 +198,7 @@ def finetune(
             Video(Dense(frames, stride)),
             # timm's magnitude 7 of 10 is 21 of 30 here; its two operations apply with probability one half each.
             transform=[RandAugment(1, 21), RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
-            evaluation=[ResizeShort(crop), CenterCrop(crop)],
+            evaluation=centred(crop, crop),
             erase=0.25,
             mixup=0.8,
             cutmix=1.0,

@@ -19,18 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from unveil.data import (
-    CenterCrop,
-    Dense,
-    HorizontalFlip,
-    Image,
-    RandAugment,
-    RandomResizedCrop,
-    ResizeShort,
-    Uniform,
-    Video,
-    notation,
-)
+from unveil.data import Dense, HorizontalFlip, Image, RandAugment, RandomResizedCrop, Uniform, Video, centred, notation
 from unveil.decoders import LinearDecoder
 from unveil.encoders import MVITV2, MViT, ViT, dimensions, scales
 from unveil.errors import UserError
@@ -198,7 +187,7 @@ def maskfeat(
         data=Data(
             signal,
             transform=[RandomResizedCrop(crop, scale=(0.5, 1.0), bicubic=not clips), HorizontalFlip()],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            evaluation=centred(crop),
             **COLOURS[signal.key],
         ),
         optimizer=Optimizer(lr=8e-4 if clips else 2e-4, weight_decay=0.05),
@@ -264,7 +253,7 @@ def finetune(
                 *[HorizontalFlip()] * flip,
                 *([] if clips else [RandAugment(1, 27)]),
             ],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            evaluation=centred(crop),
             erase=0.25,
             mixup=0.8,
             cutmix=1.0,

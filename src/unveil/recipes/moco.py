@@ -20,7 +20,6 @@ from functools import partial
 from typing import Any, Literal
 
 from unveil.data import (
-    CenterCrop,
     ColorJitter,
     Dense,
     GaussianBlur,
@@ -28,9 +27,9 @@ from unveil.data import (
     HorizontalFlip,
     Image,
     RandomResizedCrop,
-    ResizeShort,
     Signal,
     Video,
+    centred,
 )
 from unveil.encoders import ResNet
 from unveil.errors import UserError
@@ -93,7 +92,7 @@ def backbone(size: str, width: int, norm: Norm, clips: bool) -> ResNet:
 
 def views(signal: Signal, crop: int, first: list[Callable[[Any], Any]], second: list[Callable[[Any], Any]]) -> Data:
     """Two views of a sample, and the usual one of evaluation."""
-    return Data(signal, transform=first, views=[second], evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)])
+    return Data(signal, transform=first, views=[second], evaluation=centred(crop))
 
 
 def augmentations(crop: int, version: Literal["v1", "v2"], flip: bool) -> list[Callable[[Any], Any]]:

@@ -22,15 +22,14 @@ from typing import Literal
 from torch import nn
 
 from unveil.data import (
-    CenterCrop,
     ColorJitter,
     GaussianBlur,
     Grayscale,
     HorizontalFlip,
-    RandAugment,
     RandomResizedCrop,
-    ResizeShort,
     Solarize,
+    centred,
+    fine_tuning,
 )
 from unveil.encoders import ConvStem, Dimensions, ViT, dimensions
 from unveil.errors import UserError
@@ -229,9 +228,8 @@ def finetune(
         ),
         data=Data(
             signal,
-            # timm's magnitude 9 of 10 is 27 of 30 here; its two operations apply with probability one half each.
-            transform=[RandomResizedCrop(crop, bicubic=True), *[HorizontalFlip()] * flip, RandAugment(1, 27)],
-            evaluation=[ResizeShort(crop * 256 // 224, bicubic=True), CenterCrop(crop)],
+            transform=fine_tuning(crop, flip, bicubic=True),
+            evaluation=centred(crop, bicubic=True),
             erase=0.25,
             mixup=0.8,
             cutmix=1.0,

@@ -16,15 +16,14 @@ the tables of positions and the class token, here not, and biases begin at 0.02,
 from typing import Any, Literal
 
 from unveil.data import (
-    CenterCrop,
     Dense,
     HorizontalFlip,
     Image,
     RandAugment,
     RandomResizedCrop,
-    ResizeShort,
     Uniform,
     Video,
+    centred,
     notation,
 )
 from unveil.encoders import MVIT, MViT, scales
@@ -157,7 +156,7 @@ def classifier(
                 *([] if clips else [RandAugment(3, 27)]),
             ],
             # Three crops cover a frame whose short side is theirs; one is the centre of a larger.
-            evaluation=[ResizeShort(crop if covered else crop * 256 // 224), CenterCrop(crop)],
+            evaluation=centred(crop, crop if covered else None),
             mean=(0.45,) * 3 if clips and not large else IMAGENET_MEAN,
             std=(0.225,) * 3 if clips and not large else IMAGENET_STD,
             erase=0.25,

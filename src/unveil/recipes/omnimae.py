@@ -18,7 +18,7 @@ images decays weights by 1e-4. Its README has the accuracies of the two data set
 
 from typing import Literal
 
-from unveil.data import CenterCrop, Dense, HorizontalFlip, RandAugment, RandomResizedCrop, ResizeShort, Visual
+from unveil.data import Dense, HorizontalFlip, RandAugment, RandomResizedCrop, Visual, centred
 from unveil.decoders import TransformerDecoder
 from unveil.encoders import Dimensions, Size, ViT, dimensions
 from unveil.heads import LinearHead
@@ -128,7 +128,7 @@ def omnimae(
         data=Data(
             Visual(Dense(frames, stride), still=tubelet),
             transform=[RandomResizedCrop(crop, scale=(0.2, 1.0), bicubic=True), HorizontalFlip()],
-            evaluation=[ResizeShort(crop), CenterCrop(crop)],
+            evaluation=centred(crop, crop),
             repeats=4,
         ),
         optimizer=Optimizer(lr=2e-4, betas=(0.9, 0.95), weight_decay=0.05),
@@ -193,7 +193,7 @@ def finetune(
         data=Data(
             Visual(Dense(frames, stride), still=tubelet),
             transform=[RandomResizedCrop(crop, bicubic=images), *mirror, augment],
-            evaluation=[ResizeShort(crop, bicubic=images), CenterCrop(crop)],
+            evaluation=centred(crop, crop, bicubic=images),
             erase=0.25,
             mixup=0.8,
             cutmix=1.0,

@@ -16,7 +16,7 @@ from functools import partial
 
 from torch import nn
 
-from unveil.data import CenterCrop, HorizontalFlip, Image, RandomResizedCrop, ResizeShort
+from unveil.data import HorizontalFlip, Image, RandomResizedCrop, centred
 from unveil.encoders import DEPTHS, Encoder, ResNet, pyramid, stage
 from unveil.errors import UserError
 from unveil.heads import ConvolutionalHead
@@ -97,7 +97,7 @@ def classifier(encoder: Encoder, num_classes: int, multi_label: bool, crop: int,
         data=Data(
             Image(),
             transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            evaluation=centred(crop),
         ),
         optimizer=Optimizer(kind="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
         schedule=Schedule(epochs=100, warmup=5, batch=256),

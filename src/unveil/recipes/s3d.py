@@ -13,7 +13,7 @@ instead of in steps; the clips of a test video are tested apart and averaged; an
 slow (0.999), are given precise statistics. `--separable false` is I3D.
 """
 
-from unveil.data import CenterCrop, Dense, HorizontalFlip, RandomShortSideCrop, ResizeShort, Video
+from unveil.data import Dense, HorizontalFlip, RandomShortSideCrop, Video, centred
 from unveil.encoders import S3D, Inception
 from unveil.heads import LinearHead
 from unveil.losses import classification
@@ -72,7 +72,7 @@ def s3d(
         data=Data(
             Video(Dense(frames, stride)),
             transform=[RandomShortSideCrop(crop, crop * 256 // 224, crop * 320 // 224), *[HorizontalFlip()] * flip],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            evaluation=centred(crop),
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
             clips=4,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from unveil.data import CenterCrop, Dense, HorizontalFlip, RandomShortSideCrop, ResizeShort, Video
+from unveil.data import Dense, HorizontalFlip, RandomShortSideCrop, Video, centred
 from unveil.encoders import DEPTHS, Encoder, Inflation, ResNet, pyramid
 from unveil.errors import UserError
 from unveil.heads import ConvolutionalHead
@@ -145,7 +145,7 @@ def classifier(
         data=Data(
             Video(Dense(frames, stride)),
             transform=[RandomShortSideCrop(crop, crop * 8 // 7, crop * 10 // 7), *[HorizontalFlip()] * flip],
-            evaluation=[ResizeShort(test), CenterCrop(test)],
+            evaluation=centred(test, test),
             mean=MEAN,
             std=STD,
             clips=10,

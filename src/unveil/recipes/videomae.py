@@ -13,17 +13,7 @@ The numbers are those of the released Kinetics scripts. They give the decoder 12
 
 from typing import Literal
 
-from unveil.data import (
-    CenterCrop,
-    Dense,
-    HorizontalFlip,
-    MultiScaleCrop,
-    RandAugment,
-    RandomResizedCrop,
-    ResizeShort,
-    Uniform,
-    Video,
-)
+from unveil.data import Dense, HorizontalFlip, MultiScaleCrop, RandAugment, RandomResizedCrop, Uniform, Video, centred
 from unveil.decoders import TransformerDecoder
 from unveil.encoders import Size, ViT, dimensions
 from unveil.heads import LinearHead
@@ -149,7 +139,7 @@ def videomae(
     """
     patchify = Patchify(tubelet, patch, patch, channels=3)
     grid = patchify.grid((frames, crop, crop))
-    plain = [ResizeShort(crop), CenterCrop(crop)]
+    plain = centred(crop, crop)
     width, _, heads = dimensions(size)
     return Recipe(
         objective=MaskedAutoencoder(
@@ -214,7 +204,7 @@ def finetune(
         flip: mirror clips at random; turn it off where left and right mean something (Something-Something).
         augment: RandAugment and crops of random size, as published; otherwise take the centre.
     """
-    plain = [ResizeShort(crop), CenterCrop(crop)]
+    plain = centred(crop, crop)
     step = patch_stride or patch
     patchify = Patchify(tubelet, patch, patch, channels=3, stride=(tubelet, step, step))
     encoder = ViT(

@@ -12,17 +12,7 @@ the MAE paper (He et al. 2022, Table 11): heavy augmentation, weight decay 0.3, 
 
 from typing import Literal
 
-from unveil.data import (
-    CenterCrop,
-    Dense,
-    HorizontalFlip,
-    Image,
-    RandAugment,
-    RandomResizedCrop,
-    ResizeShort,
-    Uniform,
-    Video,
-)
+from unveil.data import Dense, Image, Uniform, Video, centred, fine_tuning
 from unveil.encoders import Size, ViT, dimensions
 from unveil.heads import LinearHead
 from unveil.losses import classification
@@ -110,9 +100,8 @@ def vit(
         ),
         data=Data(
             signal,
-            # timm's magnitude 9 of 10 is 27 of 30 here; its two operations apply with probability one half each.
-            transform=[RandomResizedCrop(crop), *[HorizontalFlip()] * flip, RandAugment(1, 27)],
-            evaluation=[ResizeShort(crop * 256 // 224), CenterCrop(crop)],
+            transform=fine_tuning(crop, flip),
+            evaluation=centred(crop),
             mixup=0.8,
             cutmix=1.0,
             clips=clips,

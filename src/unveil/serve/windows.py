@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unveil.data import manifest_file
 from unveil.data.listing import list_files
-from unveil.data.manifest import Manifest, manifest_of
+from unveil.data.manifest import Manifest
 from unveil.data.signals import to_input
 from unveil.errors import UserError
 from unveil.recipe import Data
@@ -52,7 +53,7 @@ def files(paths: Iterable[Path | str], suffixes: Collection[str]) -> list[Path |
     """
     found: list[Path | BadFile] = []
     for path in map(Path, paths):
-        if manifest_of(str(path)) and path.exists():
+        if manifest_file.of(str(path)) and path.exists():
             manifest = Manifest.scan([path], suffixes)
             bad = dict(manifest.bad_files())
             found += [BadFile(p, bad[p]) if p in bad else Path(p) for p in dict.fromkeys(manifest.column("path"))]

@@ -26,10 +26,11 @@ def averaged(objective: nn.Module, decay: float) -> AveragedModel:
 
     def move(old: Any, new: Any, count: Any) -> None:
         if old[0].is_floating_point():
-            done = int(count)
+            done = int(average.n_averaged)  # on the CPU, unlike `count`: reading it waits for nothing
             get_ema_multi_avg_fn(min(decay, (1 + done) / (10 + done)))(here(old), here(new), count)
         else:  # a counter: its average, cut to a whole number, would never move
             for mine, its in zip(old, new, strict=True):
                 mine.copy_(its)
 
-    return AveragedModel(objective, multi_avg_fn=move, use_buffers=True)
+    average = AveragedModel(objective, multi_avg_fn=move, use_buffers=True)
+    return average

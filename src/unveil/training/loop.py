@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
-from unveil.data.visual import SeveralKinds
 from unveil.data.workers import reporting_workers
 from unveil.errors import UserError
 from unveil.flags import build
@@ -28,7 +27,7 @@ from unveil.layers import seed_dropout
 from unveil.recipe import Recipe
 from unveil.run import WEIGHTS, choose_device, load
 from unveil.storage import write_json
-from unveil.training import checkpoint, nonfinite, processes, statistics
+from unveil.training import checkpoint, nonfinite, opening, processes, statistics
 from unveil.training import optimizer as optimizers
 from unveil.training.averaging import averaged
 from unveil.training.guards import BadFiles, Stop, out_of_memory, writing
@@ -175,23 +174,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
     loggers = make_loggers(plan.loggers, plan.out) if first else []
     log = Log(plan.out, done, total, loggers, first, plan.quiet)
     say = log.say
-    if order.batch < rows:
-        whose = "of the kind that has fewest" if len(order.steps_of_kind) > 1 else "there are"
-        notes.append(f"batch {batch} instead of {recipe.schedule.batch}: that is all the data {whose}")
-    notes.append(
-        f"{len(dataset)} files, {total} steps of {batch} ({micro * data.repeats} at a time on "
-        f"{world} × {fabric.device.type}), "
-        f"learning rate {recipe.optimizer.lr:g} × {batch}/256 = {peak:.3g}, warm-up {warmup} steps"
-    )
-    if isinstance(data.signal, SeveralKinds) and len(order.steps_of_kind) > 1:
-        told = ", ".join(f"{count} of {data.signal.kinds[kind]}s" for kind, count in order.steps_of_kind.items())
-        notes.append(f"each step sees files of one kind; steps of an epoch: {told}")
-    if recipe.objective.contrasts:
-        others = micro * data.repeats * world - 1
-        notes.append(
-            f"each sample is told from the {others} others of its micro-batch, of all processes (--loader.batch)"
-        )
-    notes += statistics.told(objective, micro * data.repeats, world, recipe.sync_batch_norm)
+    notes += opening.sentences(recipe, order, total, warmup, peak, micro, world, fabric.device.type)
     for note in notes:
         say(note)
     left_out = load(plan.out).info["files"]["bad"]  # known to be bad before the run began, and so not in the data set
