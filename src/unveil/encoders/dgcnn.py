@@ -41,8 +41,8 @@ class DGCNN(nn.Module):
         """Raw tokens, points one after the other, [B, N, group × 3] → [B, N, width]."""
         stages = self.stages(x.unflatten(2, (self.group, 3)).flatten(1, 2), len(self.blocks))
         found = self.linear(torch.cat(stages, dim=-1))
-        found = functional.leaky_relu(self.norm(found.transpose(1, 2)), SLOPE)
-        return found.unflatten(2, (-1, self.group)).max(dim=-1).values.transpose(1, 2)
+        largest = self.norm(found.transpose(1, 2)).unflatten(2, (-1, self.group)).max(dim=-1).values
+        return functional.leaky_relu(largest, SLOPE).transpose(1, 2)
 
     def stages(self, points: Tensor, count: int) -> list[Tensor]:
         """What the first edge convolutions give: points [B, N, 3] → count × [B, N, D]."""

@@ -40,5 +40,7 @@ class EdgeConvolution(nn.Module):
         theirs = functional.linear(x, difference)
         mine = functional.linear(x, own - difference)
         edges = taken(theirs, indices) + mine[:, :, None]
-        answers = functional.leaky_relu(self.norm(edges.movedim(-1, 1)), SLOPE)  # [B, out, N, k]
-        return answers.max(dim=-1).values.transpose(1, 2)
+        # The rectifier keeps the order of its inputs: the largest is found before it, which spares it all the others.
+        # Its channels come last, so that the gradient lies in memory as the norm's input does: otherwise 9 times as slow.
+        normed = self.norm(edges.movedim(-1, 1)).movedim(1, -1)  # [B, N, k, out]
+        return functional.leaky_relu(normed.max(dim=2).values, SLOPE)
