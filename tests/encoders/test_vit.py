@@ -187,10 +187,11 @@ class Padded:
     def grid(self, shape) -> tuple[int, ...]:
         return (shape[1],)
 
-    def __call__(self, x: torch.Tensor) -> Tokens:
+    def __call__(self, x: torch.Tensor, indices: torch.Tensor | None = None) -> Tokens:
         num = x.shape[1]
         valid = (torch.arange(num) < num // 2).expand(len(x), -1)
-        return Tokens(x, coordinates((num,)).expand(len(x), -1, -1), (num,), valid=valid)
+        tokens = Tokens(x, coordinates((num,)).expand(len(x), -1, -1), (num,), valid=valid)
+        return tokens if indices is None else tokens.gather(indices)
 
 
 @pytest.mark.parametrize("bias", [None, Bias()])

@@ -52,6 +52,17 @@ def test_what_keeps_a_channel_from_zero_is_added_to_its_variance() -> None:
     assert (other / ours).mean() > 1.1
 
 
+@pytest.mark.parametrize("faint", [1.0, 1e-5])
+@pytest.mark.parametrize("normalize", ["channel", "channel variance"])
+def test_undoing_the_normalisation_matters_only_next_to_epsilon(normalize, faint: float) -> None:
+    batch = {"video": BATCH["video"] * faint}
+    plain = Pixels(PATCHIFY, "video", mean=MEAN, std=STD)(batch, GRID, INDICES).unflatten(-1, (-1, 3)).double()
+    var, mean = torch.var_mean(plain, dim=-2, keepdim=True)
+    wanted = (plain - mean) / (var.sqrt() + 1e-6 if normalize == "channel" else (var + 1e-6).sqrt())
+    target = Pixels(PATCHIFY, "video", normalize=normalize, mean=MEAN, std=STD)(batch, GRID, INDICES)
+    torch.testing.assert_close(target.unflatten(-1, (-1, 3)).double(), wanted, atol=0.02 if faint < 1 else 1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("normalize", [None, "patch", "channel", "channel variance"])
 @pytest.mark.parametrize("statistics", [{}, {"mean": MEAN, "std": STD}])
 def test_a_perfect_prediction_is_drawn_as_the_signal(normalize, statistics: dict[str, Any]) -> None:

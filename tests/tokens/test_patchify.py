@@ -24,6 +24,24 @@ def test_join_undoes_patchify(sizes: list[tuple[int, int]], channels: int) -> No
     assert torch.equal(tokens.coords[0], coordinates(grid))
 
 
+@settings(max_examples=40, deadline=None)
+@given(axes, st.integers(1, 3), st.booleans(), st.data())
+def test_some_patches_are_those_of_all(
+    sizes: list[tuple[int, int]], channels: int, overlap: bool, data: st.DataObject
+) -> None:
+    stride = [max(1, patch - 1) if overlap else patch for patch, _ in sizes]
+    patchify = Patchify(*(patch for patch, _ in sizes), channels=channels, stride=stride)
+    extents = (patch + (cells - 1) * step for (patch, cells), step in zip(sizes, stride, strict=True))
+    x = torch.randn(2, channels, *extents)
+    places = st.integers(0, math.prod(cells for _, cells in sizes) - 1)
+    count = data.draw(st.integers(0, 4))
+    indices = torch.tensor([[data.draw(places) for _ in range(count)] for _ in range(2)], dtype=torch.int64)
+    some, whole = patchify(x, indices), patchify(x).gather(indices)
+    assert some.grid == whole.grid
+    assert torch.equal(some.x, whole.x)
+    assert torch.equal(some.coords, whole.coords)
+
+
 def test_order_inside_a_patch_is_axes_then_channel() -> None:
     x = torch.arange(2 * 2 * 4 * 4).reshape(1, 2, 2, 4, 4)
     tokens = Patchify(2, 2, 2, channels=2)(x)

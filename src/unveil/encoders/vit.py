@@ -161,9 +161,7 @@ class ViT(Encoder):
         Raises:
             UserError: there is no such layer.
         """
-        tokens = self.patchify(x)
-        if mask is not None and self.masked == "drop":
-            tokens = tokens.gather(mask.visible)
+        tokens = self.patchify(x, mask.visible if mask is not None and self.masked == "drop" else None)
         embedded = self.embed(tokens.x)
         if mask is not None and self.mask_token is not None:
             embedded = hide(embedded, mask.masked, self.mask_token)

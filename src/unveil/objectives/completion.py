@@ -65,5 +65,5 @@ class Completion(Masked):
         mask = self.masked(batch) if mask is None else mask
         x = batch[self.key]
         found, _ = self.complete(batch, mask)
-        seen = self.encoder.patchify(x).gather(mask.visible).x  # pyright: ignore[reportCallIssue]
+        seen = self.encoder.patchify(x, mask.visible).x  # pyright: ignore[reportCallIssue]
         return Reconstruction(x, seen.unflatten(2, (-1, 3)).flatten(1, 2).transpose(1, 2), found.points.transpose(1, 2))

@@ -121,8 +121,8 @@ class Groups:
             )
         return (shape[-1] // self.size,)
 
-    def __call__(self, x: Tensor) -> Tokens:
-        """Clouds [B, C, N] → tokens with x [B, M, size × C] and coords [B, M, 3]."""
+    def __call__(self, x: Tensor, indices: Tensor | None = None) -> Tokens:
+        """Clouds [B, C, N] → tokens with x [B, M, size × C] and coords [B, M, 3]; those at `indices` [B, n] alone."""
         if x.ndim != 3 or x.shape[1] != self.channels:
             raise ValueError(f"{self} takes [B, {self.channels}, N], not {tuple(x.shape)}")
         grid = self.grid(x.shape)
@@ -130,4 +130,5 @@ class Groups:
         places = points[..., :3]
         centres = taken(places, farthest(places, grid[0]))
         groups = taken(points, nearest(centres, places, self.size))
-        return Tokens(groups.flatten(2), centres, grid, places=centres)
+        tokens = Tokens(groups.flatten(2), centres, grid, places=centres)
+        return tokens if indices is None else tokens.gather(indices)

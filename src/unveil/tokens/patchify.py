@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unveil.errors import UserError
-from unveil.tokens.grid import coordinates
+from unveil.tokens.grid import coordinates, unravel
 from unveil.tokens.tokens import Tokens
 
 
@@ -27,7 +27,9 @@ class Tokenizer(Protocol):
         """The grid of a signal of this shape."""
         ...
 
-    def __call__(self, x: Tensor) -> Tokens: ...
+    def __call__(self, x: Tensor, indices: Tensor | None = None) -> Tokens:
+        """The tokens of a signal, or of some of its places alone: flat grid indices [B, n]."""
+        ...
 
 
 class Patchify:
@@ -75,24 +77,32 @@ class Patchify:
             )
         return tuple((s - p) // step + 1 for s, p, step in cut)
 
-    def __call__(self, x: Tensor) -> Tokens:
-        """Signal [B, C, *S] → tokens with x [B, N, P], places in row-major order."""
+    def __call__(self, x: Tensor, indices: Tensor | None = None) -> Tokens:
+        """Signal [B, C, *S] → tokens with x [B, N, P], places in row-major order.
+
+        With `indices` [B, n], flat grid indices, the patches there [B, n, P]; no others are copied.
+        """
         k = len(self.size)
         if x.ndim != k + 2 or x.shape[1] != self.channels:
             raise ValueError(f"{self} takes [B, {self.channels}, {k} axes], not {tuple(x.shape)}")
         grid = self.grid(x.shape)
-        if self.stride != self.size:
-            return Tokens(self._overlapping(x), coordinates(grid, x.device).expand(x.shape[0], -1, -1), grid)
-        split = x.reshape(*x.shape[:2], *(n for pair in zip(grid, self.size, strict=True) for n in pair))
-        cells, inside = range(2, 2 + 2 * k, 2), range(3, 3 + 2 * k, 2)
-        patches = split.permute(0, *cells, *inside, 1).reshape(x.shape[0], math.prod(grid), self.width)
-        return Tokens(patches, coordinates(grid, x.device).expand(x.shape[0], -1, -1), grid)
+        cells = self._cells(x, grid)
+        if indices is None:
+            patches = cells.reshape(x.shape[0], math.prod(grid), self.width)
+            return Tokens(patches, coordinates(grid, x.device).expand(x.shape[0], -1, -1), grid)
+        coords = unravel(indices, grid)
+        sample = torch.arange(x.shape[0], device=x.device)[:, None]
+        return Tokens(cells[sample, *coords.unbind(-1)].flatten(2), coords, grid)
 
-    def _overlapping(self, x: Tensor) -> Tensor:
+    def _cells(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """A view of the signal, [B, *grid, *size, C]."""
         k = len(self.size)
-        for axis, (size, step) in enumerate(zip(self.size, self.stride, strict=True), start=2):
-            x = x.unfold(axis, size, step)  # [B, C, *grid, *size]
-        return x.movedim(1, -1).flatten(1, k).flatten(2)
+        if self.stride != self.size:
+            for axis, (size, step) in enumerate(zip(self.size, self.stride, strict=True), start=2):
+                x = x.unfold(axis, size, step)  # [B, C, *grid, *size]
+            return x.movedim(1, -1)
+        split = x.reshape(*x.shape[:2], *(n for pair in zip(grid, self.size, strict=True) for n in pair))
+        return split.permute(0, *range(2, 2 + 2 * k, 2), *range(3, 3 + 2 * k, 2), 1)
 
     def join(self, patches: Tensor, grid: Sequence[int]) -> Tensor:
         """The inverse: patches [B, N, P] of a whole grid → signal [B, C, *S].
