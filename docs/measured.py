@@ -215,6 +215,40 @@ def self_supervised_flickr8k() -> str:
     return table(head, rows, found, f"200 images and their 1,000 captions; {seeds} seeds.")
 
 
+def senses_points() -> str:
+    return _contests("senses_points", "chance is 0.053.")
+
+
+def senses_mixture() -> str:
+    return _contests("senses_mixture", "chance is 0.100 and 0.167.")
+
+
+def senses_digits() -> str:
+    return _contests("senses_digits", "chance is 0.100.")
+
+
+def senses_clips() -> str:
+    return _contests("senses_clips", "chance is 0.5.")
+
+
+def _contests(name: str, text: str) -> str:
+    found = results(name)
+    columns = ("scratch", "finetuned", "probe, untrained", "probe, pretrained")
+    rows = [
+        [
+            contest,
+            *(_score(row.get(column, []), number=True) for column in columns),
+            f"{mean(row['rankme']):.1f}" if "rankme" in row else "–",
+            f"{mean(row['seconds']):.0f}" if "seconds" in row else "–",
+        ]
+        for contest, row in found["contests"].items()
+    ]
+    head = [
+        "", "from scratch", "fine-tuned", "probe, untrained", "probe, pre-trained", "RankMe", "seconds of pre-training",
+    ]  # fmt: skip
+    return table(head, rows, found, f"Top-1 (number of trainings); {text}")
+
+
 def hog_share() -> str:
     found = results("hog_share")
     rows = []
@@ -268,6 +302,10 @@ TABLES = {
         self_supervised_cifar10,
         self_supervised_ut_interaction,
         self_supervised_flickr8k,
+        senses_digits,
+        senses_clips,
+        senses_points,
+        senses_mixture,
     ],
     "verbs/data.md": [startup],
 }

@@ -11,6 +11,8 @@ from unveil.data.loader import Batch, evaluation_batches, training_batches
 from unveil.data.manifest import Manifest, Row
 from unveil.data.mixture import mixture
 from unveil.data.signals import Image, Signal, Video, signal_of, to_input
+from unveil.data.sound import Sound
+from unveil.data.sound_reader import SoundReader
 from unveil.data.splits import split
 from unveil.data.training_order import TrainingOrder
 from unveil.data.transforms import (
@@ -57,6 +59,8 @@ __all__ = [
     "Sample",
     "Signal",
     "Solarize",
+    "Sound",
+    "SoundReader",
     "TrainingOrder",
     "Uniform",
     "Video",

@@ -22,17 +22,12 @@ from unveil.data.labels_csv import read_labels
 from unveil.data.listing import list_files, suffix
 from unveil.data.manifest import Row
 from unveil.data.measure import Measured, measure_image, measure_video
+from unveil.data.sound import Sound
+from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from unveil.data.video import read_frames, windows
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError, UserError
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
-    ".ogv", ".vob", ".gif",
-})
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
-# fmt: on
 PIXELS = "pixels in [0, 1], minus mean, divided by std"
 
 
@@ -88,7 +83,8 @@ class Signal(Protocol):
         ...
 
     def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-        """A sample, as the network takes it, as pictures, uint8 [T,H,W,3]: its frames, or what it looks like from T sides."""
+        """A sample, as the network takes it, as pictures, uint8 [T,H,W,3]: its frames, what it looks like from T
+        sides, or a spectrogram."""
         ...
 
     @staticmethod
@@ -208,8 +204,13 @@ class Image:
         return read_image(path).permute(1, 2, 0).numpy()
 
 
-SIGNALS: tuple[type[Signal], ...] = (Video, Image, Points)
-"""Every kind; no suffix belongs to two of them."""
+SIGNALS: tuple[type[Signal], ...] = (Video, Image, Points, Sound)
+"""Every kind. A file that several of them can read is, where nothing else is said, of the first: a video is not its sound track."""
+
+
+def owner(path: str | os.PathLike[str]) -> type[Signal] | None:
+    """The kind of signal that a file is named as; None where its suffix is unknown."""
+    return next((signal for signal in SIGNALS if suffix(os.fspath(path)) in signal.suffixes), None)
 
 
 def _span(row: Row, video: VideoReader) -> tuple[float, float]:
@@ -225,7 +226,7 @@ def _channels_first(frames: Tensor) -> Tensor:
 
 
 def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """What most of the files are, by their suffixes: the key of a signal, "video", "image", "points".
+    """What most of the files are, by their suffixes: the key of a signal, "video", "image", "points", "audio".
 
     Args:
         paths: folders, files, lists of labels and manifests, as for `Manifest.scan`.
@@ -247,7 +248,10 @@ def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
             known = frozenset().union(*(signal.suffixes for signal in SIGNALS))
             names = list_files(path, known) if os.path.isdir(path) else [path]
         count.update(suffix(name) for name in names)
-    files = {signal.key: sum(count[name] for name in signal.suffixes) for signal in SIGNALS}
+    files = {signal.key: 0 for signal in SIGNALS}
+    for name, number in count.items():
+        if (kind := owner(f"file{name}")) is not None:
+            files[kind.key] += number
     if not any(files.values()):
         found = ", ".join(sorted(name or "(no suffix)" for name in count)) or "nothing"
         raise UserError(f"{', '.join(map(str, paths))}: no {' and no '.join(files)} files (found: {found}).")
@@ -258,11 +262,11 @@ def to_input(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """A sample as a network takes it: float32, normalised, channels first.
 
     Args:
-        x: uint8 [T,C,H,W] or [C,H,W]; float32 [C,N], which is so already.
+        x: uint8 [T,C,H,W] or [C,H,W]; float32 [C,N] or [1,L], which is so already.
         mean, std: of each channel, on values in [0, 1].
 
     Returns:
-        float32 [C,T,H,W], [C,H,W] or [C,N].
+        float32 [C,T,H,W], [C,H,W], [C,N] or [1,L].
     """
     if x.dtype == torch.float32 and x.ndim == 2:
         return x.contiguous()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from unveil.data.signals import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from unveil.errors import UserError
 from unveil.serve.embed import EMBEDDINGS, FORMAT, INDEX, SHARED, embed_text, embeddings, fingerprint, knows_texts
 from unveil.serve.figures import thumbnail
