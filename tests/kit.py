@@ -23,6 +23,7 @@ CROP = 32
 FRAMES = 4
 CLASSES = 5
 POINTS = 80
+SECONDS, RATE = 0.32, 16000
 SMALL = {
     "size": "debug",
     "crop": CROP,
@@ -34,6 +35,9 @@ SMALL = {
     "tokenizer_size": "debug",
     "vocab": 64,
     "points": POINTS,
+    "seconds": SECONDS,
+    "rate": RATE,
+    "bins": 32,
     "group": 16,
     "neighbours": 4,
 }
@@ -56,6 +60,7 @@ def batch_for(objective: Objective, seed: int = 0) -> dict[str, Tensor]:
     """A batch with every key of the glossary that the objective's towers need; of several views their stack."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {"image": (3, CROP, CROP), "video": (3, FRAMES, CROP, CROP), "points": (3, POINTS)}
+    shapes["audio"] = (1, round(SECONDS * RATE))
     views = [objective.views] if objective.views > 1 else []
     signals = [key for key in objective.towers if key != "text"]
     batch = {key: torch.randn(BATCH, *views, *shapes[key], generator=generator) for key in signals}

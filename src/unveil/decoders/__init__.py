@@ -4,5 +4,6 @@ from unveil.decoders.dalle import DalleDecoder
 from unveil.decoders.folding import Completed, FoldingDecoder
 from unveil.decoders.linear import LinearDecoder
 from unveil.decoders.transformer import TransformerDecoder
+from unveil.decoders.window import WindowDecoder
 
-__all__ = ["Completed", "DalleDecoder", "FoldingDecoder", "LinearDecoder", "TransformerDecoder"]
+__all__ = ["Completed", "DalleDecoder", "FoldingDecoder", "LinearDecoder", "TransformerDecoder", "WindowDecoder"]
