@@ -49,6 +49,10 @@ class ConvStem(nn.Module):
         """The signal as it is."""
         return x
 
+    def restored(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x
+
     def forward(self, x: Tensor, indices: Tensor | None = None) -> Tokens:
         """Signal [B, 3, *S] → tokens with x [B, N, width]; those at `indices` [B, n] alone."""
         tokens = Tokens.of_map(self.proj(self.convs(x)))

@@ -188,6 +188,7 @@ def embed(
         "format": FORMAT,
         "run": _absolute(run.path),
         "recipe": run.info["recipe"],
+        "signal": run.recipe.data.signal.key,
         "weights": fingerprint(run),
         "layer": layer,
         "pool": pool or own_pool(run, layer),

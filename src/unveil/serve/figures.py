@@ -6,18 +6,23 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from unveil.data.drawing import frames as frames_of
 from unveil.data.drawing import pixels
+from unveil.data.listing import suffix
+
+if TYPE_CHECKING:
+    from unveil.data.signals import Signal
 
 __all__ = ["data_uri", "enlarged", "filmstrip", "pixels", "reduced", "thumbnail"]
 
 GAP = 2  # pixels between pictures of a strip, before enlarging
 SMALLEST = 96  # side below which pictures are enlarged
-LARGEST = 160  # side above which the pictures of a strip are made smaller
+LARGEST, LONGEST = 160, 1024  # shorter and longer side above which the pictures of a strip are made smaller
 
 
 def filmstrip(
@@ -61,11 +66,11 @@ def enlarged(pictures: np.ndarray) -> np.ndarray:
 
 
 def reduced(pictures: np.ndarray) -> np.ndarray:
-    """[T,H,W,3] made smaller until the longer side is at most 160."""
+    """[T,H,W,3] made smaller until the shorter side is at most 160, and the longer (of sound, its time) at most 1024."""
     from PIL import Image
 
     h, w = pictures.shape[1:3]
-    factor = LARGEST / max(h, w)
+    factor = min(LARGEST / min(h, w), LONGEST / max(h, w))
     if factor >= 1:
         return pictures
     size = (round(w * factor), round(h * factor))
@@ -87,19 +92,39 @@ def data_uri(picture: np.ndarray, format: str = "PNG") -> str:
     return f"data:image/{format.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def thumbnail(path: Path | str, start: float | None, end: float | None, side: int = 256) -> str:
+def player(file: bytes | None) -> str | None:
+    """A small M4A file as a data URI, for an element that plays it; None of what makes no sound."""
+    return None if file is None else f"data:audio/mp4;base64,{base64.b64encode(file).decode('ascii')}"
+
+
+def kind_of(path: Path | str, timed: bool, key: str = "") -> type[Signal]:
+    """As what a file was read.
+
+    Args:
+        path: of the file. One that is named as nothing that is known was read all the same.
+        timed: whether its windows have times.
+        key: of the signal that an index is of: of a video with "audio", its sound track.
+    """
+    from unveil.data.signals import SIGNALS, Image, Video
+
+    named = [kind for kind in SIGNALS if suffix(str(path)) in kind.suffixes]
+    usual = named[0] if named else Video if timed else Image
+    return next((kind for kind in named or SIGNALS if kind.key == key and (named or timed)), usual)
+
+
+def thumbnail(kind: type[Signal], path: Path | str, start: float | None, end: float | None, side: int = 256) -> str:
     """A glimpse of a stretch of a file, or of one without times, at most `side` pixels, as a data URI.
+
+    Args:
+        kind: of signal.
+        path, start, end: the stretch.
+        side: pixels.
 
     Raises:
         DecodeError: the file cannot be read.
     """
     from PIL import Image
 
-    from unveil.data import signals
-
-    # A file may be named as nothing that is known, and read all the same: then its times tell.
-    unnamed = signals.Image if start is None else signals.Video
-    kind = signals.owner(path) or unnamed
     image = Image.fromarray(np.ascontiguousarray(kind.glimpse(path, start, end)))
     image.thumbnail((side, side))
     return data_uri(enlarged(np.asarray(image)), "JPEG")

@@ -17,7 +17,7 @@ from unveil.data.visual import kinds_of
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
 from unveil.serve.curves import draw
-from unveil.serve.figures import SMALLEST, data_uri, enlarged, filmstrip
+from unveil.serve.figures import SMALLEST, data_uri, enlarged, filmstrip, player
 from unveil.serve.windows import prepared
 
 if TYPE_CHECKING:
@@ -88,8 +88,8 @@ def read(run: Run, manifest: Manifest, indices: list[int]) -> Iterator[Sample | 
 
 
 def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[dict[str, Any]], list[Unreadable]]:
-    """Film strips (of clouds: views from three sides) of input, masked (where something was), predicted, as {"picture", "rows",
-    "name", "path", "tiny"}; and what was not readable."""
+    """Film strips (of clouds: views from three sides; of sound: spectrograms) of input, masked (where something was), predicted, as
+    {"picture", "rows", "name", "path", "tiny", "sounds"}; and what was not readable."""
     data, key = run.recipe.data, run.recipe.data.signal.key
     strips, unreadable = [], []
     for sample in read(run, manifest, chosen(run, manifest, count)):
@@ -100,13 +100,39 @@ def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[
         with torch.no_grad():
             seen = run.objective.reconstruct(batch)  # pyright: ignore[reportCallIssue]
         rows = {name: signal[0] for name, signal in seen._asdict().items() if signal is not None}
+        sounds = _sounds(run, sample.x, {name: rows[name] for name in ("input", "predicted")})
         picture = filmstrip(list(rows.values()), data.mean, data.std, drawn=data.signal.drawn)
         tiny = min(data.signal.drawn(sample.x, data.mean, data.std).shape[1:3]) < SMALLEST
         uri = data_uri(picture, "PNG" if tiny else "WEBP")
         strips.append(
-            {"picture": uri, "rows": list(rows), "name": _name(sample.row), "path": sample.row.path, "tiny": tiny}
+            {
+                "picture": uri,
+                "rows": list(rows),
+                "name": _name(sample.row),
+                "path": sample.row.path,
+                "tiny": tiny,
+                "sounds": sounds,
+            }
         )
     return strips, unreadable
+
+
+def _sounds(run: Run, x: Tensor, rows: dict[str, Tensor]) -> list[tuple[str, str]]:
+    """(what, a player's data URI): the sample itself, and what the network was to see and has guessed, made audible. None of what
+    makes no sound."""
+    heard = run.recipe.data.signal.heard
+    first = player(heard(x))
+    if first is None:
+        return []
+    encoder: Any = run.encoder
+    found = [("the sound itself", first)]
+    for name, seen in rows.items():
+        with torch.no_grad():
+            wave = encoder.restored(seen[None])[0]
+        guessed = player(heard(wave[:, : x.shape[-1]]))
+        assert guessed is not None
+        found.append((name, guessed))
+    return found
 
 
 def code_use(run: Run, manifest: Manifest, count: int = 128, seconds: float = SECONDS) -> dict[str, Any] | None:
@@ -206,11 +232,11 @@ def card(sample: Sample, data: Any) -> dict[str, Any]:
     """The middle one of a sample's pictures, small, with its names."""
     pictures = data.signal.drawn(sample.x, data.mean, data.std)
     picture = data_uri(enlarged(pictures[len(pictures) // 2]), "JPEG")
-    return {**_blank(sample.row), "picture": picture, "error": ""}
+    return {**_blank(sample.row), "picture": picture, "sound": player(data.signal.heard(sample.x)), "error": ""}
 
 
 def _blank(row: Row) -> dict[str, Any]:
-    return {"picture": None, "name": _name(row), "path": row.path, "label": row.label}
+    return {"picture": None, "sound": None, "name": _name(row), "path": row.path, "label": row.label}
 
 
 def _name(row: Row) -> str:
