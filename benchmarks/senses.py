@@ -1,0 +1,384 @@
+"""Sound, sound with sight, clouds of points, images with video: what pre-training on unlabelled files is worth.
+
+    python benchmarks/senses.py points --data /data/psb_points
+    python benchmarks/senses.py mixture --data /data/cifar10 --data /data/ut_interaction
+    python benchmarks/senses.py digits --data /data/fsdd
+    python benchmarks/senses.py clips --data /data/fight_surv
+
+Each writes benchmarks/results/senses_NAME.json. A contest compares, on the same labels, a network trained from scratch with the same
+network fine-tuned after pre-training on the training files without their labels, and a linear probe of the frozen encoder with one of
+an untrained encoder. Both trainings have the same steps, batch, augmentation and grid of learning rates; each side's rate is chosen
+once, on a part of the training labels of the first fold with seed 0, never on test files. The pre-training's own settings are fixed
+beforehand. Stopped and started again it goes on; --hours bounds what is begun.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from decode import machine
+from scored import Budget, measured
+from ut_interaction import HELD_OUT, SETS
+
+import unveil
+from unveil.run import versions
+from unveil.verbs.files import prepare
+
+FACTORS = (0.3, 1.0, 3.0)
+Labelled = list[tuple[str, Path]]
+"""Class and file."""
+
+
+class Fold(NamedTuple):
+    """A division of the files, as folders of links."""
+
+    name: str
+    unlabelled: list[Path]
+    learn: Path
+    """Labelled files, all that there are."""
+    chosen_on: tuple[Path, Path]
+    """The same files in two parts: learning rates are tried on the second after training on the first."""
+    test: Path
+
+
+class Contest(NamedTuple):
+    """One question, asked of every fold with every seed."""
+
+    recipe: str
+    folds: list[Fold]
+    pretraining: dict[str, Any]
+    shared: dict[str, Any]
+    """Flags of both trainings with labels."""
+    lr: float
+    """What the factors multiply."""
+    use: str | None = None
+    """Which streams are learned from with labels; all by default."""
+    in_turn: bool = False
+    """Each seed has one fold, not all."""
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """As a flag of the verbs that learn from labels."""
+        return {} if self.use is None else {"use": self.use}
+
+
+def linked(folder: Path, files: Iterable[tuple[str, Path]]) -> Path:
+    """A folder of links, a folder a class."""
+    for label, file in files:
+        link = folder / label / file.name
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file.resolve())
+    return folder
+
+
+def labelled(folder: Path) -> Labelled:
+    return [(file.parent.name, file) for file in sorted(folder.glob("*/*")) if file.is_file()]
+
+
+def few(files: Labelled, count: int) -> Labelled:
+    """The first `count` of each class in an order that has nothing to do with names' meaning: reversed names."""
+    kept: dict[str, int] = {}
+    chosen = []
+    for label, file in sorted(files, key=lambda entry: entry[1].stem[::-1]):
+        kept[label] = kept.get(label, 0) + 1
+        if kept[label] <= count:
+            chosen.append((label, file))
+    return chosen
+
+
+def fold(
+    work: Path,
+    name: str,
+    train: Labelled,
+    test: Labelled,
+    labels: int | None = None,
+    held_out: Callable[[Path, int], bool] | None = None,
+    beside: Sequence[Path] = (),
+) -> Fold:
+    """Divide files.
+
+    Args:
+        work: where the links are put.
+        name: of the fold.
+        train, test: class and file.
+        labels: how many files of each class of `train` have labels; all by default.
+        held_out: (file, its number in its class) → whether rates are chosen on it; every fourth by default.
+        beside: more unlabelled folders.
+    """
+    here = work / "files" / name
+    known = train if labels is None else few(train, labels)
+    number: dict[str, int] = {}
+    parts: tuple[Labelled, Labelled] = ([], [])
+    for label, file in known:
+        number[label] = number.get(label, 0) + 1
+        parts[held_out(file, number[label]) if held_out else number[label] % 4 == 0].append((label, file))
+    return Fold(
+        name,
+        [linked(here / "unlabelled", train), *beside],
+        linked(here / "learn", known),
+        (linked(here / "choose" / "learn", parts[0]), linked(here / "choose" / "test", parts[1])),
+        linked(here / "test", test),
+    )
+
+
+def held(contest: Contest, work: Path, name: str, seeds: int, budget: Budget) -> dict[str, list[float]]:
+    """Every number of a contest, a list over folds and seeds of each."""
+    found: dict[str, list[float]] = {}
+
+    def add(row: dict[str, float] | None, names: dict[str, str]) -> None:
+        for key, told in names.items():
+            if row is not None and key in row:
+                found.setdefault(told, []).append(row[key])
+
+    rates: dict[str, float] = {}
+    for seed in range(seeds):
+        for one in contest.folds[seed % len(contest.folds) :][:1] if contest.in_turn else contest.folds:
+            here = work / "runs" / one.name
+            pretrained = here / f"pretraining-{seed}"
+            if not pretrain(contest, one, pretrained, seed, budget):
+                continue
+            for side, subject in (("scratch", contest.recipe), ("finetuned", pretrained / "run")):
+                if side not in rates:
+                    tried = {
+                        factor: trained(contest, here / name / f"choose-{side}-{factor:g}", subject, *one.chosen_on,
+                                        factor, seed, budget)
+                        for factor in FACTORS
+                    }  # fmt: skip
+                    if any(row is None for row in tried.values()):
+                        continue
+                    rates[side] = max(tried, key=lambda factor: ((tried[factor] or {})["top1"], -factor))
+                    found.setdefault(f"{side}, rate", []).append(contest.lr * rates[side])
+                out = here / name / f"{side}-{seed}"
+                row = trained(contest, out, subject, one.learn, one.test, rates[side], seed, budget)
+                add(row, {"top1": side})
+            for side in ("untrained", "pretrained"):
+                run = pretrained / ("run" if side == "pretrained" else "untrained")
+                out = here / name / f"probe-{side}-{seed}"
+                add(probed(contest, out, run, one, seed, budget), {"top1": f"probe, {side}"})
+            add(json.loads((pretrained / "score.json").read_text()), {"rankme": "rankme", "seconds": "seconds"})
+    return found
+
+
+def pretrain(contest: Contest, one: Fold, out: Path, seed: int, budget: Budget) -> bool:
+    """A run, and one as it was initialised; False when the time is spent."""
+
+    def work() -> dict[str, float]:
+        shared = {"data": one.unlabelled, "seed": seed, "val_fraction": 0.0, "quiet": True, "device": "cpu"}
+        unveil.pretrain(contest.recipe, out=out / "untrained", max_steps=0, **shared, **contest.pretraining)
+        unveil.pretrain(contest.recipe, out=out / "run", **shared, **contest.pretraining)
+        log = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+        shutil.rmtree(out / "run" / "checkpoints", ignore_errors=True)
+        return {"rankme": next(round(line["rankme"], 2) for line in reversed(log) if "rankme" in line)}
+
+    return measured(out / "score.json", work, budget) is not None
+
+
+def trained(
+    contest: Contest, out: Path, subject: str | Path, train: Path, test: Path, factor: float, seed: int, budget: Budget
+) -> dict[str, float] | None:
+    """Top-1 on `test` after learning the labels of `train`."""
+
+    def work() -> dict[str, float]:
+        flags = {**contest.shared, **contest.chosen, "optimizer.lr": contest.lr * factor, "seed": seed, "device": "cpu"}
+        how: dict[str, Any] = {"data": train, "out": out / "run", "val_fraction": 0.0, "quiet": True, **flags}
+        run = unveil.train(subject, **how) if isinstance(subject, str) else unveil.finetune(subject, **how)
+        report = unveil.evaluate(run, data=test, out=out / "evaluate", workers=0, quiet=True)
+        shutil.rmtree(out / "run" / "checkpoints", ignore_errors=True)
+        return {"top1": round(report.metrics["top1"], 4)}
+
+    return measured(out / "score.json", work, budget)
+
+
+def probed(contest: Contest, out: Path, run: Path, one: Fold, seed: int, budget: Budget) -> dict[str, float] | None:
+    def work() -> dict[str, float]:
+        report = unveil.evaluate(
+            run, data=one.learn, test=one.test, by="linear", out=out / "evaluate", workers=0, seed=seed, quiet=True,
+            **contest.chosen,
+        )  # fmt: skip
+        return {"top1": round(report.metrics["top1"], 4)}
+
+    return measured(out / "score.json", work, budget)
+
+
+def steps(epochs: float, batch: int, **more: Any) -> dict[str, Any]:
+    """Flags of how long and in what portions a run learns."""
+    return {
+        "schedule.epochs": epochs,
+        "schedule.warmup": epochs / 10,
+        "schedule.batch": batch,
+        "loader.batch": batch,
+        "loader.workers": 0,
+        **more,
+    }
+
+
+def points(data: list[Path], work: Path) -> dict[str, Contest]:
+    """19 kinds of shapes, 14 of each to learn from."""
+    network = {"size": "128x3x4", "points": 256, "neighbours": 8}
+    return {
+        "PSB points, all labels": Contest(
+            "mae3d",
+            [fold(work, "psb", labelled(data[0] / "train"), labelled(data[0] / "test"))],
+            {**network, "group": 16, "decoder_depth": 2, **steps(40, 16), "optimizer.lr": 8e-3},
+            {**network, **steps(12, 16)},
+            8e-3,
+        )
+    }
+
+
+def mixture(data: list[Path], work: Path) -> dict[str, Contest]:
+    """Images and clips, in one pre-training; a sample of labelled images, and labelled clips, both ways."""
+    images, clips = data
+    prepare(clips, out=work / "clips", short_side=64, quiet=True)
+    whole = labelled(work / "clips")
+    sets = {name: [entry for entry in whole if entry[1].name.startswith(name)] for name in SETS}
+    train, test = labelled(images / "train"), labelled(images / "test")
+    network = {"size": "nano", "crop": 48, "patch": 8, "frames": 8, "stride": 8}
+    pretraining = {
+        **network, "ratio": 0.9, "image_ratio": 0.75, "data_weight": (1, 10), **steps(6, 64), "optimizer.lr": 4e-3,
+        "sample.repeats": 2,
+    }  # fmt: skip
+    plain = {"sample.mixup": 0.0, "sample.cutmix": 0.0, "sample.clips": 1, "sample.crops": 1, "drop_path": 0.1}
+    beside = [linked(work / "files" / name / "clips", sets[name]) for name in sets]
+    pictures = [fold(work, "set1", train, test, 50, beside=beside[:1])]
+    moving = []
+    for number, (here, there) in enumerate((SETS, SETS[::-1])):
+        known = fold(
+            work, f"{here}-clips", sets[here], sets[there], held_out=lambda file, _: _sequence(file) in HELD_OUT
+        )
+        unlabelled = [linked(work / "files" / here / "unlabelled", train), beside[number]]
+        moving.append(known._replace(name=here, unlabelled=unlabelled))
+    return {
+        "CIFAR-10, 50 labels a class": Contest(
+            "omnimae", pictures, pretraining, {**network, **plain, "settings": "images", **steps(20, 32)}, 8e-3
+        ),
+        "UT-Interaction": Contest(
+            "omnimae", moving, pretraining, {**network, **plain, "flip": True, **steps(30, 12)}, 8e-3
+        ),
+    }
+
+
+def _sequence(file: Path) -> str:
+    return file.name.split("_")[1].removeprefix("seq")
+
+
+def digits(data: list[Path], work: Path) -> dict[str, Contest]:
+    """Spoken digits: the official division; few labels; and speakers who are new, two to each seed."""
+    train, test = labelled(data[0] / "train"), labelled(data[0] / "test")
+    speakers = sorted({_speaker(file) for _, file in train})
+    official, few_labels = fold(work, "official", train, test), fold(work, "few", train, test, labels=10)
+    strangers = []
+    for number in range(3):
+        new = speakers[2 * number : 2 * number + 2]
+        strangers.append(
+            fold(
+                work,
+                "without-" + "-".join(new),
+                [entry for entry in train if _speaker(entry[1]) not in new],
+                [entry for entry in train + test if _speaker(entry[1]) in new],
+                # Rates are chosen on a speaker who is new, too.
+                held_out=lambda file, _, last=[s for s in speakers if s not in new][-1]: _speaker(file) == last,
+            )
+        )
+    pretraining = {**EARS, **steps(30, 32), "optimizer.lr": 8e-3}
+    labels = {**EARS, **steps(10, 32)}
+    return {
+        "all labels": Contest("audiomae", [official], pretraining, labels, 8e-3),
+        "10 labels a class": Contest(
+            "audiomae", [few_labels._replace(name="official")], pretraining, {**labels, **steps(100, 32)}, 8e-3
+        ),
+        "new speakers, all labels of the others": Contest(
+            "audiomae", strangers, pretraining, labels, 8e-3, in_turn=True
+        ),
+    }
+
+
+EARS = {"size": "nano", "seconds": 1.0, "rate": 8000, "bins": 64, "patch": 8}
+
+
+def _speaker(file: Path) -> str:
+    return file.stem.split("_")[1]
+
+
+def clips(data: list[Path], work: Path) -> dict[str, Contest]:
+    """Fights in audible clips: five folds by sorted index; sound, sight, and both."""
+    names = sorted((data[0] / "audible.txt").read_text().split())
+    audible = [(name.partition("/")[0], data[0] / name) for name in names]
+    folds = []
+    for number in range(5):
+        # Neighbours may be of one source: a fold is a stretch of each class.
+        inside = {file for _, part in _by_class(audible).items() for file in _stretch(part, number, 5)}
+        train = [entry for entry in audible if entry[1] not in inside]
+        folds.append(fold(work, f"fold-{number}", train, [entry for entry in audible if entry[1] in inside]))
+    network = {
+        "size": "nano",
+        "frames": 8,
+        "stride": 4,
+        "crop": 64,
+        "patch": 16,
+        "seconds": 2.0,
+        "bins": 64,
+        "audio_patch": 16,
+    }
+    pretraining = {**network, **steps(100, 16), "optimizer.lr": 8e-3}
+    labels = {**network, **steps(30, 16), "optimizer.kind": "adamw", "drop_path": 0.1, "sample.clips": 2}
+    uses = {"sound and sight": "both", "sight": "video", "sound": "audio"}
+    return {name: Contest("avmae", folds, pretraining, labels, 8e-3, use=use) for name, use in uses.items()}
+
+
+def _by_class(files: Labelled) -> dict[str, list[Path]]:
+    return {label: [file for own, file in files if own == label] for label, _ in files}
+
+
+def _stretch(files: list[Path], number: int, count: int) -> list[Path]:
+    return files[len(files) * number // count : len(files) * (number + 1) // count]
+
+
+CONTESTS = {"points": points, "mixture": mixture, "digits": digits, "clips": clips}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("what", choices=tuple(CONTESTS))
+    parser.add_argument("--data", type=Path, action="append", required=True)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the JSON file")
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/work/senses"), help="where runs are kept")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--hours", type=float, default=2.0, help="no run is begun that would take longer in all")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    work, budget = arguments.work / arguments.what, Budget(arguments.hours)
+    contests = CONTESTS[arguments.what](arguments.data, work)
+    found = {name: held(contest, work, name, arguments.seeds, budget) for name, contest in contests.items()}
+    report = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "versions": versions(),
+        "complete": budget.allows(),
+        "settings": {
+            name: {
+                "recipe": one.recipe,
+                "pre-training": one.pretraining,
+                "labelled": {**one.shared, **one.chosen},
+                "rates": [one.lr * factor for factor in FACTORS],
+            }
+            for name, one in contests.items()
+        },
+        "contests": found,
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / f"senses_{arguments.what}.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
