@@ -235,7 +235,7 @@ def points(data: list[Path], work: Path) -> dict[str, Contest]:
 
 
 def mixture(data: list[Path], work: Path) -> dict[str, Contest]:
-    """Images and clips, in one pre-training; a sample of labelled images, and labelled clips, both ways."""
+    """Images and clips, in one pre-training; a sample of labelled images, and labelled clips, one way and the other in turn."""
     images, clips = data
     prepare(clips, out=work / "clips", short_side=64, quiet=True)
     whole = labelled(work / "clips")
@@ -248,7 +248,7 @@ def mixture(data: list[Path], work: Path) -> dict[str, Contest]:
     }  # fmt: skip
     plain = {"sample.mixup": 0.0, "sample.cutmix": 0.0, "sample.clips": 1, "sample.crops": 1, "drop_path": 0.1}
     beside = [linked(work / "files" / name / "clips", sets[name]) for name in sets]
-    pictures = [fold(work, "set1", train, test, 50, beside=beside[:1])]
+    pictures = [fold(work, name, train, test, 50, beside=[clips]) for name, clips in zip(SETS, beside, strict=True)]
     moving = []
     for number, (here, there) in enumerate((SETS, SETS[::-1])):
         known = fold(
@@ -258,10 +258,15 @@ def mixture(data: list[Path], work: Path) -> dict[str, Contest]:
         moving.append(known._replace(name=here, unlabelled=unlabelled))
     return {
         "CIFAR-10, 50 labels a class": Contest(
-            "omnimae", pictures, pretraining, {**network, **plain, "settings": "images", **steps(20, 32)}, 8e-3
+            "omnimae",
+            pictures,
+            pretraining,
+            {**network, **plain, "settings": "images", **steps(20, 32)},
+            8e-3,
+            in_turn=True,
         ),
         "UT-Interaction": Contest(
-            "omnimae", moving, pretraining, {**network, **plain, "flip": True, **steps(30, 12)}, 8e-3
+            "omnimae", moving, pretraining, {**network, **plain, "flip": True, **steps(30, 12)}, 8e-3, in_turn=True
         ),
     }
 
