@@ -14,7 +14,7 @@ followed by silence, there by log energies of 0; the perceptron of the decoder's
 is drawn for a whole batch; fine-tuned class tokens stay unread.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from unveil.data import Sound
 from unveil.decoders import TransformerDecoder, WindowDecoder
@@ -57,7 +57,7 @@ PRESETS = {
 
 #: The decoder of windows and the global one, of width, blocks and heads.
 DECODERS = {"window": Dimensions(512, 16, 16), "global": Dimensions(512, 8, 16)}
-SMALL_DECODERS = {"debug": Dimensions(32, 2, 2), "nano": Dimensions(64, 4, 4)}
+SMALL_DECODERS = {"debug": Dimensions(32, 2, 2), "nano": Dimensions(64, 2, 4)}
 
 #: Of 1024 frames and 128 bins, what SpecAugment blots out at most.
 BLOTTED_FRAMES, BLOTTED_BINS = 192 / 1024, 48 / 128
@@ -124,7 +124,7 @@ def audiomae(
         positions: sines and cosines of time and frequency, or as the release has them (transposed).
         decoder: its tokens attend within shifted windows of 4 × 4, or to all (global).
         decoder_width: width of the decoder's tokens; 512 (debug 32, nano 64) unless given.
-        decoder_depth: blocks of the decoder; 16, global 8 (debug 2, nano 4), unless given.
+        decoder_depth: blocks of the decoder; 16, global 8 (debug and nano 2), unless given.
         decoder_heads: attention heads of the decoder; 16 (debug 2, nano 4) unless given.
         normalize: subtract each patch's mean and divide by its deviation, or predict plain energies.
         mean: of the filter banks; published -4.268 for AudioSet, -6.627 for ESC-50, -6.846 for Speech Commands.
@@ -135,8 +135,9 @@ def audiomae(
     width = dimensions(size).width
     small = SMALL_DECODERS.get(size, DECODERS[decoder])
     decoder_width = decoder_width or small.width
-    sizes = {"width": decoder_width, "depth": decoder_depth or small.depth, "heads": decoder_heads or small.heads}
     places = Positions(grid, decoder_width, positions)
+    sizes: dict[str, Any] = {"depth": decoder_depth or small.depth, "heads": decoder_heads or small.heads}
+    sizes["width"] = decoder_width
     return Recipe(
         objective=MaskedAutoencoder(
             key="audio",
