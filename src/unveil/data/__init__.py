@@ -13,6 +13,7 @@ from unveil.data.mixture import mixture
 from unveil.data.signals import Image, Signal, Video, signal_of, to_input
 from unveil.data.sound import Sound
 from unveil.data.sound_reader import SoundReader
+from unveil.data.sound_transforms import RandomLoudness, RandomRoll, WaveMixUp
 from unveil.data.splits import split
 from unveil.data.training_order import TrainingOrder
 from unveil.data.transforms import (
@@ -50,7 +51,9 @@ __all__ = [
     "Points",
     "RandAugment",
     "RandomErasing",
+    "RandomLoudness",
     "RandomResizedCrop",
+    "RandomRoll",
     "RandomRotation",
     "RandomScale",
     "RandomShortSideCrop",
@@ -67,6 +70,7 @@ __all__ = [
     "VideoInfo",
     "VideoReader",
     "Visual",
+    "WaveMixUp",
     "centred",
     "evaluation_batches",
     "fine_tuning",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unveil.data.dataset import Dataset, Sample, hash63, seeded
+from unveil.data.sound_transforms import WaveMixUp
 from unveil.data.training_order import Key, TrainingOrder
 from unveil.data.workers import Failure, load
 from unveil.errors import UserError
@@ -182,7 +184,8 @@ def mixes(data: Data) -> bool:
 def mix(batch: Batch, dataset: Dataset) -> Batch:
     """Mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899) of neighbouring rows, two by two; labels become soft.
 
-    Which of the two and how much is drawn for each pair from its first sample's seed, so it does not depend on the other
+    Waveforms [B,1,L] know only mixup (`WaveMixUp`), clouds of points neither. A pair is mixed with probability `data.mixed`.
+    Whether, which of the two and how much is drawn for each pair from its first sample's seed, so it does not depend on the other
     samples of a micro-batch. An odd row at the end stays as it is. With repeated sampling a row's crops are mixed with
     the other row's.
 
@@ -193,18 +196,51 @@ def mix(batch: Batch, dataset: Dataset) -> Batch:
     if not mixes(data) or "label" not in batch:
         return batch
     assert dataset.classes is not None
-    wanted = [kind(alpha=alpha, num_classes=len(dataset.classes)) for kind, alpha in
-              ((v2.MixUp, data.mixup), (v2.CutMix, data.cutmix)) if alpha > 0]  # fmt: skip
     key, repeats = data.signal.key, data.repeats
     x, label = batch[key].clone(), batch["label"].clone()
+    wanted = _ways(data, x, len(dataset.classes))
     if not label.is_floating_point():
         label = functional.one_hot(label, len(dataset.classes)).float()
-    # torchvision takes tensors for images, [B,C,H,W]; as a video, [B,C,T,H,W] has the axes that matter in place.
-    kind_of_signal = tv_tensors.Video if x.ndim == 5 else tv_tensors.Image
     for first in range(0, len(x) - 2 * repeats + 1, 2 * repeats):
         for pair in ([first + r, first + repeats + r] for r in range(repeats)):
             with seeded(hash63("mix", int(batch["seed"][pair[0]]))):
+                if data.mixed < 1 and torch.rand(()).item() >= data.mixed:
+                    continue
                 chosen = wanted[int(torch.randint(len(wanted), ()))]
-                mixed, label[pair] = chosen(kind_of_signal(x[pair]), label[pair])
-            x[pair] = mixed.as_subclass(torch.Tensor)
+                x[pair], label[pair] = chosen(x[pair], label[pair])
     return batch | {key: x, "label": label}
+
+
+def _ways(data: Data, x: Tensor, classes: int) -> list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """How two samples of a batch may be mixed: (signals, labels) → the same, mixed.
+
+    Raises:
+        UserError: samples of this kind are not mixed so.
+    """
+    if x.ndim == 3:  # [B,1,L], [B,3,N]
+        if x.shape[1] != 1 or data.cutmix > 0:
+            what = (
+                "waveforms know only mixup: --sample.cutmix 0"
+                if x.shape[1] == 1
+                else ("points are not mixed: --sample.mixup 0 --sample.cutmix 0")
+            )
+            raise UserError(f"{what}.")
+        return [WaveMixUp(data.mixup)]
+    return [
+        _Pictures(kind(alpha=alpha, num_classes=classes))
+        for kind, alpha in ((v2.MixUp, data.mixup), (v2.CutMix, data.cutmix))
+        if alpha > 0
+    ]
+
+
+class _Pictures:
+    """torchvision's mixing of pictures [B,C,H,W] and clips [B,C,T,H,W]."""
+
+    def __init__(self, way: v2.Transform):
+        self.way = way
+
+    def __call__(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        # torchvision takes tensors for images; as a video, [B,C,T,H,W] has the axes that matter in place.
+        kind = tv_tensors.Video if x.ndim == 5 else tv_tensors.Image
+        mixed, label = self.way(kind(x), label)
+        return mixed.as_subclass(Tensor), label
