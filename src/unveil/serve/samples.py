@@ -17,7 +17,7 @@ from unveil.data.visual import kinds_of
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
 from unveil.serve.curves import draw
-from unveil.serve.figures import SMALLEST, data_uri, enlarged, filmstrip, player
+from unveil.serve.figures import LARGEST, LONGEST, SMALLEST, data_uri, enlarged, filmstrip, player
 from unveil.serve.windows import prepared
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[
             seen = run.objective.reconstruct(batch)  # pyright: ignore[reportCallIssue]
         rows = {name: signal[0] for name, signal in seen._asdict().items() if signal is not None}
         sounds = _sounds(run, sample.x, {name: rows[name] for name in ("input", "predicted")})
-        picture = filmstrip(list(rows.values()), data.mean, data.std, drawn=data.signal.drawn)
+        picture = filmstrip(
+            list(rows.values()), data.mean, data.std, drawn=data.signal.drawn, largest=LONGEST if sounds else LARGEST
+        )
         tiny = min(data.signal.drawn(sample.x, data.mean, data.std).shape[1:3]) < SMALLEST
         uri = data_uri(picture, "PNG" if tiny else "WEBP")
         strips.append(

@@ -241,7 +241,11 @@ def _card(path: str, start: float | None, end: float | None, similarity: float, 
     card = {**_CARD, "path": path, "name": Path(path).name, "time": clock(start, end), "similarity": similarity}
     kind = kind_of(path, start is not None, key)
     try:
-        return {**card, "picture": thumbnail(kind, path, start, end), "sound": player(kind.excerpt(path, start, end))}
+        return {
+            **card,
+            "picture": thumbnail(path, start, end, key=key),
+            "sound": player(kind.excerpt(path, start, end)),
+        }
     except (UserError, OSError) as error:  # moved or deleted since it was embedded
         return {**card, "error": str(error)}
 
