@@ -3,6 +3,16 @@
 from unveil.decoders.dalle import DalleDecoder
 from unveil.decoders.folding import Completed, FoldingDecoder
 from unveil.decoders.linear import LinearDecoder
+from unveil.decoders.streams import SeparateDecoders, SharedDecoder, StreamEmbedding
 from unveil.decoders.transformer import TransformerDecoder
 
-__all__ = ["Completed", "DalleDecoder", "FoldingDecoder", "LinearDecoder", "TransformerDecoder"]
+__all__ = [
+    "Completed",
+    "DalleDecoder",
+    "FoldingDecoder",
+    "LinearDecoder",
+    "SeparateDecoders",
+    "SharedDecoder",
+    "StreamEmbedding",
+    "TransformerDecoder",
+]
