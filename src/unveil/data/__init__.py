@@ -11,6 +11,7 @@ from unveil.data.loader import Batch, evaluation_batches, training_batches
 from unveil.data.manifest import Manifest, Row
 from unveil.data.mixture import mixture
 from unveil.data.signals import Image, Signal, Video, signal_of, to_input
+from unveil.data.streams import SeveralStreams, divided, narrowed, prepared, stacked, streams_in
 from unveil.data.splits import split
 from unveil.data.training_order import TrainingOrder
 from unveil.data.transforms import (
@@ -31,6 +32,12 @@ from unveil.data.video_reader import VideoReader
 from unveil.data.visual import Visual
 
 __all__ = [
+    "streams_in",
+    "stacked",
+    "prepared",
+    "narrowed",
+    "divided",
+    "SeveralStreams",
     "Batch",
     "CenterCrop",
     "Clip",

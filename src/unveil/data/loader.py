@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unveil.data.dataset import Dataset, Sample, hash63, seeded
+from unveil.data.streams import streams_in
 from unveil.data.training_order import Key, TrainingOrder
 from unveil.data.workers import Failure, load
 from unveil.errors import UserError
@@ -101,7 +102,7 @@ def evaluation_batches(dataset: Dataset, loader: Loader, batch: int, rank: int =
     bad: list[tuple[str, str]] = []
     following: Batch
     for following in load(_Batches(dataset), chunks, loader):
-        if dataset.data.signal.key not in following:
+        if "index" not in following:
             bad += following["bad"]
             continue
         if held is not None:
@@ -146,20 +147,20 @@ class _Batches(torch.utils.data.Dataset):
     def __getitem__(self, keys: list[Key]) -> Batch | Failure:
         try:
             samples = [sample for key in keys for sample in self.dataset[key]]
-            batch = collate(samples, self.dataset.data.signal.key)
+            batch = collate(samples, streams_in(self.dataset.data.signal))
             return mix(batch, self.dataset) if self.dataset.training else batch
         except UserError as error:
             return Failure(error)
 
 
-def collate(samples: Sequence[Sample], key: str) -> Batch:
-    """Stack samples; those without a signal (`key`) only leave their `bad` behind.
+def collate(samples: Sequence[Sample], streams: Collection[str]) -> Batch:
+    """Stack samples; those without a signal (`streams` are its keys) only leave their `bad` behind.
 
     Returns:
         Every tensor with a batch axis in front, and `bad`: a list of (path, error). Without any good sample only `bad`.
     """
     batch: Batch = {}
-    good = [sample for sample in samples if key in sample]
+    good = [sample for sample in samples if all(key in sample for key in streams)]
     for name in good[0] if good else ():
         if name == "bad":
             continue

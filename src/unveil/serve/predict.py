@@ -41,7 +41,7 @@ def predict(
     """
     if top < 1:
         raise UserError(f"--top {top}: at least 1")
-    key = classifier_key(run.objective)
+    classifier_key(run.objective)
     multi_label = bool(run.info["flags"].get("multi_label"))
     classes = run.trained_classes()
     top = min(top, len(classes))
@@ -50,7 +50,7 @@ def predict(
             yield {"path": item.path, "error": item.error}
             continue
         with torch.inference_mode():
-            logits = run.objective.logits({key: item.x.to(run.device)}).float()  # pyright: ignore[reportCallIssue]
+            logits = run.objective.logits({key: x.to(run.device) for key, x in item.x.items()}).float()  # pyright: ignore[reportCallIssue]
             best, which = (logits.sigmoid() if multi_label else logits.softmax(1)).topk(top, dim=1)
         for window, p, c in zip(item.windows, best.tolist(), which.tolist(), strict=True):
             answer = [(classes[i], probability) for i, probability in zip(c, p, strict=True)]
