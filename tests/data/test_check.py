@@ -72,6 +72,7 @@ def test_what_is_measured(folder):
     assert row == {
         "path": "a/0.mp4", "label": "a", "start": None, "end": None, "split": "", "group": "", "caption": "",
         "duration": 1.0, "fps": 8.0, "width": 64, "height": 48, "frames": 8, "has_audio": False, "points": None,
+        "rate": None, "channels": None, "peak": None,
         "size": (folder / "a/0.mp4").stat().st_size, "mtime_ns": (folder / "a/0.mp4").stat().st_mtime_ns, "error": None,
     }  # fmt: skip
     assert len(content) == 32

@@ -1,5 +1,6 @@
 """Files on disk → manifest → samples → batches."""
 
+from unveil.data.audiovisual import Audiovisual
 from unveil.data.clips import Clip, Dense, Uniform, notation
 from unveil.data.cloud_files import Cloud, read_cloud
 from unveil.data.cloud_transforms import Jitter, RandomRotation, RandomScale
@@ -7,12 +8,15 @@ from unveil.data.clouds import Points
 from unveil.data.colour import ColorJitter, GaussianBlur, Grayscale, Solarize
 from unveil.data.dataset import Dataset, Sample, sample_seed
 from unveil.data.images import read_image
+from unveil.data.lacking import complete
 from unveil.data.loader import Batch, evaluation_batches, training_batches
 from unveil.data.manifest import Manifest, Row
 from unveil.data.mixture import mixture
 from unveil.data.signals import Image, Signal, Video, signal_of, to_input
-from unveil.data.streams import SeveralStreams, divided, narrowed, prepared, stacked, streams_in
+from unveil.data.sound import Sound
+from unveil.data.sound_reader import SoundReader
 from unveil.data.splits import split
+from unveil.data.streams import SeveralStreams, divided, filling, narrowed, prepared, stacked, streams_in
 from unveil.data.training_order import TrainingOrder
 from unveil.data.transforms import (
     CenterCrop,
@@ -32,12 +36,7 @@ from unveil.data.video_reader import VideoReader
 from unveil.data.visual import Visual
 
 __all__ = [
-    "streams_in",
-    "stacked",
-    "prepared",
-    "narrowed",
-    "divided",
-    "SeveralStreams",
+    "Audiovisual",
     "Batch",
     "CenterCrop",
     "Clip",
@@ -62,8 +61,11 @@ __all__ = [
     "ResizeShort",
     "Row",
     "Sample",
+    "SeveralStreams",
     "Signal",
     "Solarize",
+    "Sound",
+    "SoundReader",
     "TrainingOrder",
     "Uniform",
     "Video",
@@ -71,11 +73,16 @@ __all__ = [
     "VideoReader",
     "Visual",
     "centred",
+    "complete",
+    "divided",
     "evaluation_batches",
+    "filling",
     "fine_tuning",
     "frames",
     "mixture",
+    "narrowed",
     "notation",
+    "prepared",
     "probe",
     "read_cloud",
     "read_frames",
@@ -83,6 +90,8 @@ __all__ = [
     "sample_seed",
     "signal_of",
     "split",
+    "stacked",
+    "streams_in",
     "three_crops",
     "to_input",
     "training_batches",

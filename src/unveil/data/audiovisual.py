@@ -15,9 +15,10 @@ from torch import Tensor
 from unveil.data.boxes import Crop
 from unveil.data.manifest import Row
 from unveil.data.measure import measure_video
-from unveil.data.signals import VIDEO_SUFFIXES, Signal, Video, span
+from unveil.data.signals import Signal, Video, span
 from unveil.data.sound import Sound
 from unveil.data.sound_reader import SoundReader
+from unveil.data.suffixes import VIDEO_SUFFIXES
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError
 
@@ -45,6 +46,7 @@ class Audiovisual:
     missing: Missing = "drop"
     key: ClassVar[str] = "both"
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
+    pictures: ClassVar[bool] = True
     values: ClassVar[str] = f"video: {Video.values}; audio: {Sound.values}"
     measure = staticmethod(measure_video)
 
@@ -52,9 +54,7 @@ class Audiovisual:
     def streams(self) -> dict[str, Signal]:
         return {self.video.key: self.video, self.sound.key: self.sound}
 
-    def read(
-        self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None
-    ) -> dict[str, Tensor]:
+    def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> dict[str, Tensor]:
         with VideoReader(row.path) as video:
             start, end = span(row, video)
             times = self.video.clip.times(start, end, video.fps, generator)
@@ -97,29 +97,15 @@ class Audiovisual:
         return Video.glimpse(path, start, end)
 
     def lacks(self, path: str, has_audio: bool | None = None) -> str:
-        """What a file lacks that is needed, in words; "" where it lacks nothing or cannot be opened (which reading it will tell).
-
-        Args:
-            path: of the file.
-            has_audio: where it is known, the file is not opened.
-        """
-        if self.missing == "blank":
-            return ""
-        if has_audio is None:
-            try:
-                with VideoReader(path) as video:
-                    has_audio = video.has_audio
-            except DecodeError:
-                return ""
-        return "" if has_audio else "no sound track"
+        """What a file lacks that is needed, in words: its sound track, unless silence stands in for it. See `Sound.lacks`."""
+        return "" if self.missing == "blank" else Sound.lacks(path, has_audio)
 
     def _clips(self, row: Row, video: VideoReader, clips: Sequence[Sequence[float]]) -> list[dict[str, Tensor]]:
         frames = video.read([time for clip in clips for time in clip]).permute(0, 3, 1, 2)  # decodes once for all
         pictures = frames.split([len(clip) for clip in clips])
         sounds = self._sounds(row, video, [_middle(clip) for clip in clips])
         return [
-            {self.video.key: picture, self.sound.key: sound}
-            for picture, sound in zip(pictures, sounds, strict=True)
+            {self.video.key: picture, self.sound.key: sound} for picture, sound in zip(pictures, sounds, strict=True)
         ]
 
     def _sounds(self, row: Row, video: VideoReader, middles: Sequence[float]) -> list[Tensor]:
@@ -161,4 +147,3 @@ def within(wanted: float, start: float, end: float, length: float) -> float:
 def _middle(times: Sequence[float]) -> float:
     """Of a clip's frames: half way from the first to the last."""
     return (times[0] + times[-1]) / 2
-

@@ -20,7 +20,7 @@ from unveil.data.manifest import Manifest
 from unveil.data.processes import Failed, cores, each, stoppable
 from unveil.data.progress import FileProgress
 from unveil.data.regular_files import check_regular
-from unveil.data.signals import SIGNALS, Signal
+from unveil.data.signals import SIGNALS, Signal, owner
 from unveil.errors import DecodeError, UserError
 from unveil.storage import mend_lines, naming, read_lines
 
@@ -42,6 +42,9 @@ class Record:
     frames: int | None = None
     has_audio: bool | None = None
     points: int | None = None
+    rate: int | None = None
+    channels: int | None = None
+    peak: float | None = None
     size: int | None = None
     mtime_ns: int | None = None
     error: str | None = None
@@ -173,8 +176,10 @@ def measure(path: str) -> Record:
 
 
 def signal_for(path: str) -> type[Signal]:
-    """The kind of signal that a file is named as."""
-    return next(signal for signal in SIGNALS if suffix(path) in signal.suffixes)
+    """The kind of signal that a file is named as: a file that was listed by its suffix has one."""
+    kind = owner(path)
+    assert kind is not None, path
+    return kind
 
 
 def content_hash(path: str) -> str:

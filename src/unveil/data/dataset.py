@@ -136,8 +136,7 @@ class Dataset(torch.utils.data.Dataset):
                 following = (following + 1) % len(alike)
             tried.append(int(alike[following]))
         samples = [
-            self._sample(row_index, seed, row.label) | beside | view
-            for seed, view in zip(seeds, views, strict=True)
+            self._sample(row_index, seed, row.label) | beside | view for seed, view in zip(seeds, views, strict=True)
         ]
         samples[0]["bad"] = bad
         return samples
@@ -146,9 +145,7 @@ class Dataset(torch.utils.data.Dataset):
         """The rows of the same kind, among them itself."""
         return range(len(self)) if self.kinds is None else np.flatnonzero(self.kinds == self.kinds[index])
 
-    def _training_views(
-        self, row: Row, generator: torch.Generator, seeds: Sequence[int]
-    ) -> list[dict[str, Tensor]]:
+    def _training_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[dict[str, Tensor]]:
         """A view of one clip (or picture) for each seed, as the network takes it; of a recipe with several views their stack."""
         if self.data.views:
             return self._several_views(row, generator, seeds)
@@ -178,9 +175,7 @@ class Dataset(torch.utils.data.Dataset):
             return streams
         return divided(self.data.signal, on_pictures(self.data.signal, joined(self.data.signal, streams), self._erase))
 
-    def _several_views(
-        self, row: Row, generator: torch.Generator, seeds: Sequence[int]
-    ) -> list[dict[str, Tensor]]:
+    def _several_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[dict[str, Tensor]]:
         """[V,…] for each seed: view 1 draws as the only one would, each further one from a seed of its own."""
         kinds = [self.data.transform, *self.data.views]
         moments = self.data.signal.moments(row, len(kinds), generator)

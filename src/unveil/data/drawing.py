@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,10 @@ NEAR, FAR = (24, 60, 120), (168, 196, 222)
 """Colours of the points at the front and at the back."""
 REACH = 1.15
 """What a picture shows of space: a cube of twice this side, a little more than the unit sphere."""
+COLUMNS, NOTES = 512, 128
+"""Of a picture of sound, in pixels: at most so wide, about, and so high."""
+HEAT = ((8, 8, 24), (60, 18, 94), (150, 38, 110), (224, 86, 66), (250, 170, 70), (252, 248, 200))
+"""Colours of what is soft to what is loud."""
 
 
 def pixels(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -48,6 +53,37 @@ def three_views(x: Tensor, mean: Sequence[float] = (), std: Sequence[float] = ()
     right, up, front = x[:, x.isfinite().all(dim=0)].numpy()
     views = ((-front, up, right), (right, up, front), (right, -front, up))  # across, upwards, towards who looks
     return np.stack([_scatter(*view, side) for view in views])
+
+
+def spectrogram(x: Tensor, rate: int) -> np.ndarray:
+    """A waveform [1,L] as a picture of its notes, uint8 [H,W,3]: time runs to the right, the low notes are at the bottom.
+
+    What is 80 decibels below full scale, or softer, is dark. Notes stand on the mel scale: as far apart as they sound.
+
+    Args:
+        x: in [-1, 1].
+        rate: samples per second.
+    """
+    x = x.detach().float().cpu()[0].nan_to_num(0)
+    size = max(16, round(0.025 * rate))
+    shift = max(1, round(0.01 * rate), -(-len(x) // COLUMNS))
+    window = torch.hann_window(size)
+    padded = torch.nn.functional.pad(x, (0, max(0, size - len(x))))
+    power = torch.stft(padded, size, shift, window=window, center=True, pad_mode="constant", return_complex=True)
+    power = power.abs().square() / (window.sum() / 2) ** 2  # a tone of full scale has power 1
+    decibels = (power + 1e-12).log10() * 10
+    mel = torch.linspace(0, 1127 * math.log1p(rate / 2 / 700), NOTES)
+    at = (mel / 1127).expm1() * 700 / (rate / 2) * (power.shape[0] - 1)  # the row of each note in the spectrum
+    notes = decibels[at.round().long()]
+    return painted((notes + 80) / 80).repeat(max(1, COLUMNS // 2 // notes.shape[1]), axis=1)
+
+
+def painted(x: Tensor) -> np.ndarray:
+    """Loudness [F,T] in [0, 1], lowest note first → a picture [F,T,3], lowest note at the bottom."""
+    levels = x.detach().float().cpu().nan_to_num(0).clamp(0, 1).flip(0).numpy()
+    steps = np.linspace(0, 1, len(HEAT))
+    channels = [np.interp(levels, steps, [colour[channel] for colour in HEAT]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def _scatter(across: np.ndarray, upwards: np.ndarray, towards: np.ndarray, side: int) -> np.ndarray:

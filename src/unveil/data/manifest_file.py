@@ -42,6 +42,9 @@ MEASURED = pa.schema(
         ("frames", pa.int64()),
         ("has_audio", pa.bool_()),
         ("points", pa.int64()),
+        ("rate", pa.int32()),  # samples per second
+        ("channels", pa.int32()),
+        ("peak", pa.float64()),  # of the samples, 1 at full scale
         ("size", pa.int64()),  # bytes
         ("mtime_ns", pa.int64()),
         ("error", pa.string()),  # null: decoded to its end

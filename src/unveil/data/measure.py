@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from unveil.data.cloud_files import read_cloud
 from unveil.data.images import read_image
+from unveil.data.sound_reader import SoundReader
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError
 
@@ -16,6 +17,7 @@ class Measured(NamedTuple):
 
     `duration`: seconds until the last frame stops being shown. `fps`: frames per second, the mean where it varies.
     `width`, `height`: as shown, upright. `frames`: as many as were decoded. `points`: of a cloud; of a mesh its corners.
+    `rate`, `channels`: of a sound file, samples per second as decoded. `peak`: its loudest sample, 1 at full scale.
     """
 
     width: int | None = None
@@ -25,6 +27,9 @@ class Measured(NamedTuple):
     frames: int | None = None
     has_audio: bool | None = None
     points: int | None = None
+    rate: int | None = None
+    channels: int | None = None
+    peak: float | None = None
 
 
 def measure_video(path: str | os.PathLike[str]) -> Measured:
@@ -68,3 +73,19 @@ def measure_cloud(path: str | os.PathLike[str]) -> Measured:
     if (points == points[0]).all():
         raise DecodeError(f"{path}: all of its points lie in one place: there is no shape to see.")
     return Measured(points=len(points))
+
+
+def measure_sound(path: str | os.PathLike[str]) -> Measured:
+    """Decode every sample of a sound file.
+
+    Raises:
+        DecodeError: with the file and the decoder's words.
+    """
+    with SoundReader(path) as sound:
+        count, peak = 0, 0.0
+        for block in sound.unclipped():
+            count += len(block)
+            peak = max(peak, float(abs(block).max()))
+        return Measured(
+            duration=count / sound.rate, has_audio=True, rate=sound.rate, channels=sound.channels, peak=peak
+        )

@@ -22,17 +22,12 @@ from unveil.data.labels_csv import read_labels
 from unveil.data.listing import list_files, suffix
 from unveil.data.manifest import Row
 from unveil.data.measure import Measured, measure_image, measure_video
+from unveil.data.sound import Sound
+from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from unveil.data.video import read_frames, windows
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError, UserError
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
-    ".ogv", ".vob", ".gif",
-})
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
-# fmt: on
 PIXELS = "pixels in [0, 1], minus mean, divided by std"
 
 
@@ -45,6 +40,9 @@ class Signal(Protocol):
 
     suffixes: ClassVar[frozenset[str]]
     """Of its files, with the dot, in lower case."""
+
+    pictures: ClassVar[bool]
+    """Whether samples are pictures, which the transforms of torchvision are for."""
 
     values: ClassVar[str]
     """What the numbers are that the network takes, in words."""
@@ -88,7 +86,8 @@ class Signal(Protocol):
         ...
 
     def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-        """A sample, as the network takes it, as pictures, uint8 [T,H,W,3]: its frames, or what it looks like from T sides."""
+        """A sample, as the network takes it, as pictures, uint8 [T,H,W,3]: its frames, what it looks like from T
+        sides, or a spectrogram."""
         ...
 
     @staticmethod
@@ -121,24 +120,25 @@ class Video:
     clip: Clip
     key: ClassVar[str] = "video"
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
+    pictures: ClassVar[bool] = True
     values: ClassVar[str] = PIXELS
     measure = staticmethod(measure_video)
 
     def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
         with VideoReader(row.path) as video:
-            start, end = _span(row, video)
+            start, end = span(row, video)
             return _channels_first(video.read(self.clip.times(start, end, video.fps, generator), crop))
 
     def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> list[Tensor]:
         with VideoReader(row.path) as video:
-            start, end = _span(row, video)
+            start, end = span(row, video)
             clips = [self.clip.times(start, end, video.fps, generator) for _ in range(count)]
             frames = _channels_first(video.read([time for clip in clips for time in clip]))  # decodes once for all
         return list(frames.split([len(clip) for clip in clips]))
 
     def views(self, row: Row, clips: int = 1) -> list[Tensor]:
         with VideoReader(row.path) as video:
-            start, end = _span(row, video)
+            start, end = span(row, video)
             views = self.clip.views(start, end, video.fps, clips)
             frames = _channels_first(video.read([time for view in views for time in view]))  # decodes once for all
         return list(frames.split([len(view) for view in views]))
@@ -176,6 +176,7 @@ class Image:
 
     key: ClassVar[str] = "image"
     suffixes: ClassVar[frozenset[str]] = IMAGE_SUFFIXES
+    pictures: ClassVar[bool] = True
     values: ClassVar[str] = PIXELS
     measure = staticmethod(measure_image)
 
@@ -208,11 +209,21 @@ class Image:
         return read_image(path).permute(1, 2, 0).numpy()
 
 
-SIGNALS: tuple[type[Signal], ...] = (Video, Image, Points)
-"""Every kind; no suffix belongs to two of them."""
+SIGNALS: tuple[type[Signal], ...] = (Video, Image, Points, Sound)
+"""Every kind. A file that several of them can read is, where nothing else is said, of the first: a video is not its sound track."""
 
 
-def _span(row: Row, video: VideoReader) -> tuple[float, float]:
+def owner(path: str | os.PathLike[str]) -> type[Signal] | None:
+    """The kind of signal that a file is named as; None where its suffix is unknown."""
+    return next((signal for signal in SIGNALS if suffix(os.fspath(path)) in signal.suffixes), None)
+
+
+def span(row: Row, video: VideoReader) -> tuple[float, float]:
+    """The row's stretch of a video, in seconds.
+
+    Raises:
+        DecodeError: it starts after the end.
+    """
     start, end = row.start or 0.0, video.duration if row.end is None else min(row.end, video.duration)
     if start > 0 and start >= video.duration - 0.5 / video.fps:
         raise DecodeError(f"{row.path}: the segment starts at {start:g} s, the video ends at {video.duration:.3f} s.")
@@ -225,7 +236,7 @@ def _channels_first(frames: Tensor) -> Tensor:
 
 
 def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """What most of the files are, by their suffixes: the key of a signal, "video", "image", "points".
+    """What most of the files are, by their suffixes: the key of a signal, "video", "image", "points", "audio".
 
     Args:
         paths: folders, files, lists of labels and manifests, as for `Manifest.scan`.
@@ -247,7 +258,10 @@ def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
             known = frozenset().union(*(signal.suffixes for signal in SIGNALS))
             names = list_files(path, known) if os.path.isdir(path) else [path]
         count.update(suffix(name) for name in names)
-    files = {signal.key: sum(count[name] for name in signal.suffixes) for signal in SIGNALS}
+    files = {signal.key: 0 for signal in SIGNALS}
+    for name, number in count.items():
+        if (kind := owner(f"file{name}")) is not None:
+            files[kind.key] += number
     if not any(files.values()):
         found = ", ".join(sorted(name or "(no suffix)" for name in count)) or "nothing"
         raise UserError(f"{', '.join(map(str, paths))}: no {' and no '.join(files)} files (found: {found}).")
@@ -258,11 +272,11 @@ def to_input(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """A sample as a network takes it: float32, normalised, channels first.
 
     Args:
-        x: uint8 [T,C,H,W] or [C,H,W]; float32 [C,N], which is so already.
+        x: uint8 [T,C,H,W] or [C,H,W]; float32 [C,N] or [1,L], which is so already.
         mean, std: of each channel, on values in [0, 1].
 
     Returns:
-        float32 [C,T,H,W], [C,H,W] or [C,N].
+        float32 [C,T,H,W], [C,H,W], [C,N] or [1,L].
     """
     if x.dtype == torch.float32 and x.ndim == 2:
         return x.contiguous()

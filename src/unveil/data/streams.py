@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from unveil.data.signals import Signal, to_input
@@ -57,7 +58,7 @@ def on_pictures(signal: Signal, x: Raw, change: Callable[[Tensor], Tensor]) -> R
 
 def is_picture(signal: Signal) -> bool:
     """Whether a stream consists of pictures, which the transforms of torchvision are for: it says so itself."""
-    return getattr(signal, "pictures", False)
+    return signal.pictures
 
 
 def prepared(data: Data, x: Raw) -> dict[str, Tensor]:
@@ -99,10 +100,24 @@ def narrowed(data: Data, key: str) -> Data:
     return replace(data, signal=streams[key], transform=(), evaluation=(), views=(), erase=0.0, crops=1)
 
 
+def filling(data: Data, missing: str) -> Data:
+    """The same, with another answer to what becomes of files that lack a stream: "drop" or "blank".
+
+    Raises:
+        UserError: the signal has one stream, or there is no such answer.
+    """
+    signal: Any = data.signal
+    if not hasattr(signal, "missing"):
+        raise UserError(
+            f"--missing {missing}: only of runs that see and hear (avmae, mavil); this one reads {signal.key} alone."
+        )
+    if missing not in ("drop", "blank"):
+        raise UserError(f"--missing {missing}: use drop or blank.")
+    return replace(data, signal=replace(signal, missing=missing))
+
+
 def stacked(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Samples → a batch, stream by stream."""
-    import torch
-
     return {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
 
 

@@ -5,10 +5,9 @@ Time is in seconds from the first frame of the video, whatever the container's o
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import chain
 from typing import NamedTuple
 
@@ -17,23 +16,13 @@ from av.container.input import InputContainer
 from av.stream import Discard, Disposition
 from av.video.stream import VideoStream
 
+from unveil.data.container import MAX_PIXELS, declared_end, open_container, packets_of, reported
 from unveil.data.disposable import Structure, after, disposable, refreshes_gradually, structure_of
-from unveil.data.regular_files import check_regular
 from unveil.errors import DecodeError
-
-MAX_PIXELS = 1 << 26
-"""A picture larger than this (8192 x 8192) is taken for a broken header, not for 800 MB of memory."""
 
 MAX_GAP = 3600.0
 """Seconds for which one frame may be shown; beyond, the file's clock is broken."""
 
-# Containers that hold what they show. Playlists, scripts and image sequences name other files and addresses, whatever the
-# file that they stand in is called.
-_FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,h264,hevc,vvc,av1,obu,ivf,m4v,h263,dirac,vc1,"
-    "asf,flv,live_flv,ogg,dv,mxf,gxf,nut,rm,wtv,mjpeg,yuv4mpegpipe,nsv,dhav,wav,mp3,aac,flac,ac3,w64,aiff,caf,amr,"
-    "png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe"
-)
 # Their frames build on the ones before, though every packet (or none) is marked as a key frame.
 _WITHOUT_KEY_FRAMES = {"gif", "apng"}
 _SEEK_BACK = (0.0, 1.0, 4.0, 16.0)  # seconds before the wanted time at which a key frame is looked for, in turn
@@ -134,14 +123,7 @@ class VideoFile:
 
     def _open(self) -> None:
         self.close()
-        check_regular(self.path)
-        options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS, "max_pixels": str(MAX_PIXELS)}
-        with self._reported():
-            try:
-                # Absolute, since "12:30.mp4" reads as a protocol.
-                container = av.open(os.path.abspath(self.path), metadata_errors="ignore", options=options)
-            except av.ArgumentError as error:
-                raise DecodeError(f"{self.path}: not a kind of video that is read ({error.strerror}).") from error
+        container = open_container(self.path, "video")
         self._container = container
         covers = Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & covers]
@@ -175,13 +157,8 @@ class VideoFile:
             raise ValueError(f"{self.path} is closed")
         return self._container
 
-    @contextmanager
-    def _reported(self) -> Iterator[None]:
-        try:
-            yield
-        except av.FFmpegError as error:
-            words = error.strerror or str(error)
-            raise DecodeError(f"{self.path}: {words}") from error
+    def _reported(self) -> AbstractContextManager[None]:
+        return reported(self.path)
 
     # ---- packets
 
@@ -193,22 +170,7 @@ class VideoFile:
             yield begun[0]
             yield from begun[1]
             return
-        packets = self._opened().demux(self._stream)
-        try:
-            while True:
-                try:
-                    with self._reported():
-                        packet = next(packets, None)
-                except IndexError:
-                    # PyAV stumbles over streams that appeared on the way, at the end: ours is flushed by then.
-                    return
-                if packet is None:
-                    return
-                if packet.size or packet.dts is None:  # an empty one on the way would mean the end to the decoder
-                    yield packet
-        finally:
-            # PyAV's generators do not clean up when they are merely dropped: 150 bytes for each file not read to its end.
-            packets.close()  # pyright: ignore[reportAttributeAccessIssue] (declared as an iterator)
+        yield from packets_of(self._opened(), self._stream, self.path)
 
     def _rewind(self) -> None:
         if not self._fresh:
@@ -271,6 +233,11 @@ class VideoFile:
 
     # ---- time
 
+    @property
+    def zero(self) -> float:
+        """When the first frame is shown, seconds on the container's own clock."""
+        return (self._start or 0) * self._time_base
+
     def seconds(self, pts: int) -> float:
         assert self._start is not None
         return (pts - self._start) * self._time_base
@@ -299,15 +266,9 @@ class VideoFile:
 
     def _declares(self, stream: VideoStream) -> float | None:
         """When the container says that the last frame stops being shown; None if it speaks of other tracks as well."""
-        end = None
-        if self._format.startswith("matroska") and self._start is not None:
-            end = _clock_time(stream.metadata.get("DURATION", ""))
-            if end is None and self._container_duration is not None and len(self._opened().streams) == 1:
-                end = self._container_duration / av.time_base
-            if end is not None:
-                end -= self._start * self._time_base
-        elif self._format.startswith("mov") and stream.duration is not None:
-            end = stream.duration * self._time_base
+        end = declared_end(self._opened(), stream)
+        if end is not None:
+            end -= self.zero
         elif self._format == "avi":  # FFmpeg shortens the duration of a file that is cut short, but not this
             end = stream.frames * self._time_base
         return end if end is not None and end > 0 else None
@@ -358,13 +319,3 @@ class VideoFile:
         if last == pts[-1] and count > 1:  # no duration on the last packet: as long as the others
             last += (pts[-1] - pts[0]) // (count - 1)
         return Timing(pts, count, (last - pts[0]) * self._time_base)
-
-
-def _clock_time(text: str) -> float | None:
-    """Seconds of "01:02:03.5", as Matroska's tags have them."""
-    try:
-        hours, minutes, seconds = text.strip().strip("\0").split(":")
-        value = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) and value > 0 else None

@@ -16,7 +16,8 @@ from unveil.data.clips import Clip
 from unveil.data.listing import suffix
 from unveil.data.manifest import Manifest, Row
 from unveil.data.measure import Measured, measure_image, measure_video
-from unveil.data.signals import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Image, Signal, Video
+from unveil.data.signals import Image, Signal, Video
+from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 @runtime_checkable
@@ -57,6 +58,7 @@ class Visual:
     still: int = 2
     key: ClassVar[str] = "video"
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    pictures: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("video", "image")
     values: ClassVar[str] = Video.values
 

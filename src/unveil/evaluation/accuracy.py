@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unveil.errors import UserError
 from unveil.encoders import streams_of
+from unveil.errors import UserError
 from unveil.evaluation.features import evaluating, looks
 from unveil.evaluation.report import Report, summarise
 

@@ -178,9 +178,7 @@ def extract_tokens(
         return Features(store.tensor(), kept.labels(), kept.indices(), kept.bad)
 
 
-def looks(
-    batch: Mapping[str, Any], streams: Sequence[str], device: torch.device | str
-) -> Iterator[dict[str, Tensor]]:
+def looks(batch: Mapping[str, Any], streams: Sequence[str], device: torch.device | str) -> Iterator[dict[str, Tensor]]:
     """The views of a batch of the evaluation loader, whose streams are [B,V,…], one by one: the memory of one, however many."""
     for key in streams:
         if key not in batch:

@@ -30,7 +30,9 @@ PROCESSORS = {"image": "BitImageProcessor", "video": "VideoMAEImageProcessor"}
 RESAMPLING: dict[Any, int] = {v2.InterpolationMode.BILINEAR: 2, v2.InterpolationMode.BICUBIC: 3}
 
 
-def write_folder(run: Run, network: Network, part: Part, out: Path, x: Mapping[str, Tensor], what: str) -> tuple[list[Path], str]:
+def write_folder(
+    run: Run, network: Network, part: Part, out: Path, x: Mapping[str, Tensor], what: str
+) -> tuple[list[Path], str]:
     """Write the folder; returns its files, and how it was compared, as a sentence.
 
     Args:

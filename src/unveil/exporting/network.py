@@ -202,7 +202,9 @@ def _read(
             continue
         sample = {key: x[0] for key, x in item.x.items()}
         if shapes_of(sample) != shapes:
-            there, wanted = (", ".join(str(list(shape)) for shape in one.values()) for one in (shapes_of(sample), shapes))
+            there, wanted = (
+                ", ".join(str(list(shape)) for shape in one.values()) for one in (shapes_of(sample), shapes)
+            )
             bad.append(f"{item.windows[0].path}: its signal is {there}, what is exported takes {wanted}.")
             continue
         found.append(sample)
@@ -214,9 +216,7 @@ def _read(
     return found, names
 
 
-def _own(
-    run: Run, data: Data, shapes: dict[str, tuple[int, ...]]
-) -> tuple[list[dict[str, Tensor]], list[str]]:
+def _own(run: Run, data: Data, shapes: dict[str, tuple[int, ...]]) -> tuple[list[dict[str, Tensor]], list[str]]:
     """Samples that the run held out, or learned from, as far as their files are still there; and the files' names."""
     from unveil.data.streams import shapes_of
     from unveil.serve.samples import Sample, chosen, manifest_of, read

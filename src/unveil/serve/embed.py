@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unveil.errors import UserError
 from unveil.encoders import shown
+from unveil.errors import UserError
 from unveil.evaluation.features import pooled
 from unveil.serve.windows import BadFile, Window, stream
 from unveil.storage import replacing, write_json

@@ -96,11 +96,10 @@ def thumbnail(path: Path | str, start: float | None, end: float | None, side: in
     from PIL import Image
 
     from unveil.data import signals
-    from unveil.data.listing import suffix
 
     # A file may be named as nothing that is known, and read all the same: then its times tell.
     unnamed = signals.Image if start is None else signals.Video
-    kind = next((kind for kind in signals.SIGNALS if suffix(str(path)) in kind.suffixes), unnamed)
+    kind = signals.owner(path) or unnamed
     image = Image.fromarray(np.ascontiguousarray(kind.glimpse(path, start, end)))
     image.thumbnail((side, side))
     return data_uri(enlarged(np.asarray(image)), "JPEG")

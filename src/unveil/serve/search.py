@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from unveil.data.signals import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from unveil.errors import UserError
-from unveil.serve.embed import EMBEDDINGS, FORMAT, INDEX, SHARED, embed_text, embeddings, fingerprint, knows_texts, space
+from unveil.serve.embed import (
+    EMBEDDINGS,
+    FORMAT,
+    INDEX,
+    SHARED,
+    embed_text,
+    embeddings,
+    fingerprint,
+    knows_texts,
+    space,
+)
 from unveil.serve.figures import thumbnail
 from unveil.serve.pages import write_page
 from unveil.serve.windows import clock
