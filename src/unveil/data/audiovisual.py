@@ -30,8 +30,8 @@ Missing = Literal["drop", "blank"]
 class Audiovisual:
     """Clips with their sound: {"video": uint8 [T, C, H, W], "audio": float32 [1, L]}.
 
-    The sound lasts `sound.seconds`. Its middle is the middle of the clip's frames, unless it would then begin before the file (or
-    the row's segment) does or end after it: so a clip whose frames span as many seconds has exactly its own sound. Seconds are those of the
+    The sound lasts `sound.seconds`. Its middle is that of the clip's frames, unless it would then begin before the file (or the row's
+    segment) does, or end after it: frames that are spread over as many seconds are shown while it sounds. Seconds are those of the
     container, of both: a sound track that starts late is silent before, and one that ends early is silent after.
 
     Args:
@@ -140,7 +140,7 @@ class Audiovisual:
 
 
 def within(wanted: float, start: float, end: float, length: float) -> float:
-    """Where a stretch of a length begins, as near to `wanted` as lets it lie between `start` and `end`; at `start` where it is longer."""
+    """Where a stretch begins, as near to `wanted` as lets it lie between `start` and `end`; at `start` where it is longer."""
     return max(start, min(wanted, end - length))
 
 
