@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 import torch
 
-from unveil.decoders import LinearDecoder, TransformerDecoder
+from unveil.decoders import LinearDecoder, TransformerDecoder, WindowDecoder
 from unveil.tokens import Positions, Tokens, coordinates
 
 GRID = (2, 3)
@@ -83,3 +83,48 @@ def test_linear_reads_off_the_whole_grid() -> None:
     assert torch.equal(model(whole, coords), model.head(whole.x[:, [4, 1]]))
     with pytest.raises(ValueError, match="replace"):
         model(tokens(3), coords)
+
+
+def windowed(grid: tuple[int, ...], **options: Any) -> WindowDecoder:
+    torch.manual_seed(0)
+    return WindowDecoder(16, 5, Positions(grid, 8), **{"width": 8, "depth": 2, "heads": 2, **options}).eval()
+
+
+def test_a_decoder_of_windows_puts_tokens_in_their_places() -> None:
+    grid = (9, 3)
+    model, coords = windowed(grid), coordinates(grid).expand(2, -1, -1)
+    order = torch.randperm(27, generator=torch.Generator().manual_seed(1))
+    seen, asked = order[:7], order[7:]
+    x = torch.randn(2, 7, 16, generator=torch.Generator().manual_seed(2))
+    answers = model(Tokens(x, coords[:, seen], grid), coords[:, asked])
+    assert answers.shape == (2, 20, 5)
+    turned = model(Tokens(x.flip(1), coords[:, seen.flip(0)], grid), coords[:, asked.flip(0)])
+    torch.testing.assert_close(turned.flip(1), answers)
+
+
+def test_windows_shift_in_every_second_block_alone() -> None:
+    """With one block, a token is heard within its window of four; with a second, as far as the shifted ones reach."""
+    grid = (12, 2)
+    coords = coordinates(grid).expand(1, -1, -1)
+    for depth, reach in ((1, 4), (2, 6)):
+        model = windowed(grid, depth=depth)
+        x = torch.zeros(1, 1, 16, requires_grad=True)
+        answers = model(Tokens(x, coords[:, :1], grid), coords)
+        heard = [
+            torch.autograd.grad(answers[0, place].sum(), x, retain_graph=True)[0].any().item() for place in range(24)
+        ]
+        assert heard == [place // 2 < reach for place in range(24)]
+
+
+def test_a_decoder_of_windows_takes_other_grids() -> None:
+    model = windowed((4, 4))
+    grid = (5, 7)
+    coords = coordinates(grid).expand(2, -1, -1)
+    answers = model(Tokens(torch.randn(2, 3, 16), coords[:, :3], grid), coords[:, 3:])
+    assert answers.shape == (2, 32, 5)
+    assert answers.isfinite().all()
+
+
+def test_a_decoder_of_windows_takes_no_padding() -> None:
+    with pytest.raises(ValueError, match="padding"):
+        windowed(GRID)(tokens(3, valid=torch.ones(2, 3, dtype=torch.bool)), COORDS)

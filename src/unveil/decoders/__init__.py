@@ -5,6 +5,7 @@ from unveil.decoders.folding import Completed, FoldingDecoder
 from unveil.decoders.linear import LinearDecoder
 from unveil.decoders.streams import SeparateDecoders, SharedDecoder, StreamEmbedding
 from unveil.decoders.transformer import TransformerDecoder
+from unveil.decoders.window import WindowDecoder
 
 __all__ = [
     "Completed",
@@ -15,4 +16,5 @@ __all__ = [
     "SharedDecoder",
     "StreamEmbedding",
     "TransformerDecoder",
+    "WindowDecoder",
 ]

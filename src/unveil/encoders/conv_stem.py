@@ -45,6 +45,10 @@ class ConvStem(nn.Module):
         extents = shape[-len(self.strides) :]
         return tuple(-(-extent // stride) for extent, stride in zip(extents, self.strides, strict=True))
 
+    def prepared(self, x: Tensor) -> Tensor:
+        """The signal as it is."""
+        return x
+
     def forward(self, x: Tensor) -> Tokens:
         """Signal [B, 3, *S] → tokens with x [B, N, width]."""
         return Tokens.of_map(self.proj(self.convs(x)))

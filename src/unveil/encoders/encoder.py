@@ -34,6 +34,13 @@ class Encoder(nn.Module):
         """The grid on which masks of this signal are drawn."""
         raise NotImplementedError
 
+    def prepared(self, x: Tensor) -> Tensor:
+        """What is cut into tokens, and what an objective predicts: the filter bank of a waveform, elsewhere the signal itself.
+
+        An objective that needs it too prepares it once and hands it over in the signal's place.
+        """
+        return x
+
     def places(self, x: Tensor) -> Tensor:
         """Where the tokens of this signal lie [B, N, K], for masks that depend on it."""
         return coordinates(self.mask_grid(x), x.device).expand(x.shape[0], -1, -1)

@@ -143,6 +143,10 @@ class ViT(Encoder):
         """The grid on which masks of this signal are drawn."""
         return self.patchify.grid(x.shape)
 
+    def prepared(self, x: Tensor) -> Tensor:
+        """What the tokenizer cuts; see `Encoder`."""
+        return self.patchify.prepared(x)
+
     def places(self, x: Tensor) -> Tensor:
         """Where the tokens of this signal lie [B, N, K]: on the grid, or in space."""
         tokens = self.patchify(x)

@@ -17,14 +17,16 @@ from unveil.layers.pooling import PoolingAttention, PoolingBlock
 from unveil.layers.queue import Queue
 from unveil.layers.recompute import recomputed, statistics_kept
 from unveil.layers.relative import RelativePositions
-from unveil.layers.relative_bias import RelativePositionBias
+from unveil.layers.relative_bias import ContinuousPositionBias, RelativePositionBias
 from unveil.layers.residual import Residual, antialiased, basic, bottleneck, preactivated
 from unveil.layers.squeeze import SqueezeExcite, Swish
+from unveil.layers.window import WindowBlock, Windows
 
 __all__ = [
     "Attention",
     "AttentionPool",
     "Block",
+    "ContinuousPositionBias",
     "ConvNorm",
     "DropPath",
     "Dropout",
@@ -45,6 +47,8 @@ __all__ = [
     "Similarity",
     "SqueezeExcite",
     "Swish",
+    "WindowBlock",
+    "Windows",
     "antialiased",
     "attend",
     "basic",

@@ -1,4 +1,4 @@
-"""Relative positions as one learned number for each distance and head (Bao et al. 2022, BEiT; T5 and Swin before it)."""
+"""Relative positions as one number for each distance and head: learned (Bao et al. 2022, BEiT; T5 and Swin before it), or computed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unveil.tokens import ravel
+from unveil.layers.mlp import Mlp
+from unveil.tokens import coordinates, ravel
 from unveil.tokens.positions import resize
 
 #: Rows behind those of the distances: class token → token, token → class token, class token → class token.
@@ -93,6 +94,33 @@ class RelativePositionBias(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         self.adapt(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class ContinuousPositionBias(nn.Module):
+    """What the distance of two places adds to the score of their tokens, as a perceptron says it: `(size) → [heads, N, N]`.
+
+    It is asked about sign(d) · ln(1 + |d|) of the distance d along each axis, the query's place less the key's, so a window of
+    any size has its numbers (Liu et al. 2022, Swin Transformer V2, section 3.3).
+
+    Args:
+        axes: of the window.
+        heads: of the attention.
+        hidden: width of the perceptron.
+    """
+
+    def __init__(self, axes: int, heads: int, hidden: int = 384):
+        super().__init__()
+        self.mlp = Mlp(axes, hidden, heads, act=nn.ReLU)
+
+    def forward(self, size: Sequence[int]) -> Tensor:
+        """Sizes of a window of N places → what is added, query by key."""
+        device = self.mlp.fc1.weight.device
+        spans, places = _distances(size), coordinates(size, device)
+        last = places.new_tensor(size) - 1
+        distances = (coordinates(spans, device) - last).to(self.mlp.fc1.weight.dtype)
+        table = self.mlp(distances.sign() * distances.abs().log1p())
+        rows = ravel(places[:, None] - places + last, spans)
+        return nn.functional.embedding(rows, table).permute(2, 0, 1)
 
 
 def _distances(grid: Sequence[int]) -> tuple[int, ...]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from unveil.losses.gathering import gathered
+from unveil.precision import full_precision
 
 ROWS = 256
 """Queries whose similarities to all keys are held at once."""
@@ -33,7 +31,7 @@ def contrast(queries: Tensor, keys: Tensor, scale: float | Tensor, chunk: int = 
     everyone, first = gathered(keys)
     rows = queries.shape[0]
     own = torch.arange(first, first + rows, device=queries.device)
-    with _exactly(queries.device):
+    with full_precision(queries.device):  # scaled similarities lie close together
         everyone, queries = everyone.float(), queries.float()
         if rows <= chunk:
             return _summed(queries, everyone, scale, own) / rows
@@ -42,13 +40,6 @@ def contrast(queries: Tensor, keys: Tensor, scale: float | Tensor, chunk: int = 
             for some, label in zip(queries.split(chunk), own.split(chunk), strict=True)
         ]
         return torch.stack(parts).sum() / rows  # type: ignore[arg-type]
-
-
-def _exactly(device: torch.device) -> AbstractContextManager[Any]:
-    """Without the lower precision that training may have asked for: scaled similarities lie close together."""
-    if not torch.amp.is_autocast_available(device.type):  # the meta device, on which costs are counted
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 def _summed(queries: Tensor, keys: Tensor, scale: float | Tensor, own: Tensor) -> Tensor:
@@ -70,7 +61,7 @@ def contrast_with(queries: Tensor, keys: Tensor, negatives: Tensor, scale: float
 
 def similarities(queries: Tensor, keys: Tensor, negatives: Tensor) -> Tensor:
     """Each query with its own key, then with all negatives, in float32: [B, 1 + K]."""
-    with _exactly(queries.device):
+    with full_precision(queries.device):  # scaled similarities lie close together
         queries, keys, negatives = queries.float(), keys.float(), negatives.float()
         return torch.cat([(queries * keys).sum(1, keepdim=True), queries @ negatives.T], 1)
 

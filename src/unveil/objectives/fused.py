@@ -99,6 +99,11 @@ class FusedAutoencoder(Objective):
         stems = {key: self.encoder.only(key) if self.alone else stem for key, stem in self.encoder.stems.items()}
         return {**stems, "both": self.encoder}
 
+    def prepared(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch with what the encoders cut and the targets predict in the streams' places: of sound, its filter bank."""
+        stems: Any = self.encoder.stems
+        return batch | {key: stems[key].prepared(batch[key]) for key in self.encoder.streams}
+
     def masked(self, batch: Mapping[str, Tensor]) -> dict[str, Mask]:
         """The mask of each stream, drawn from each sample's seed and the stream's number: no two streams' are alike."""
         return {key: self._drawn(batch, key, number) for number, key in enumerate(self.encoder.streams)}
@@ -115,6 +120,7 @@ class FusedAutoencoder(Objective):
             mask: what `masked` gives, by the streams' keys; drawn when None.
             state: None.
         """
+        batch = self.prepared(batch)
         masks = self.masked(batch) if mask is None else mask
         return self._reconstructed(batch, masks, self.encoder(batch, masks))
 
@@ -144,6 +150,7 @@ class FusedAutoencoder(Objective):
         """
         if not isinstance(self.targets, Each):
             raise TypeError(f"{self.targets!r} cannot be drawn")
+        batch = self.prepared(batch)
         masks = self.masked(batch) if mask is None else mask
         predictions, asked = self.predict(self.encoder(batch, masks), masks)
         found = {}
@@ -209,6 +216,7 @@ class AlignedAutoencoder(FusedAutoencoder):
 
     def forward(self, batch: dict[str, Tensor], mask: Any = None, state: Any = None) -> dict[str, Tensor]:
         """Batch with the streams and `seed` → {"loss"}, of each stream {"reconstruction_…"}, and {"inter"}, {"intra"}."""
+        batch = self.prepared(batch)
         masks = self.masked(batch) if mask is None else mask
         tokens = self.encoder(batch, masks)
         answer = self._reconstructed(batch, masks, tokens)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Self
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unveil.encoders import VisualTokenizer
+from unveil.precision import full_precision
 
 
 class Codes(nn.Module):
@@ -70,8 +70,6 @@ class Codes(nn.Module):
     def forward(self, batch: Mapping[str, Tensor], grid: Sequence[int], indices: Tensor) -> Tensor:
         look = self.look(batch, grid)
         # In float32 whatever the training's precision: near ties would change with the number of bits.
-        kind = look.device.type
-        plain = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-        with plain:
+        with full_precision(look.device):
             codes = self.tokenizer(look).x.argmax(-1)
         return codes.gather(1, indices)

@@ -4,13 +4,18 @@ from unveil.tokens.grid import coordinates, ravel, refine, unravel
 from unveil.tokens.groups import Groups, farthest, nearest, squared_distances, taken
 from unveil.tokens.patchify import Patchify, Tokenizer, resample
 from unveil.tokens.positions import PerceptronPositions, Positions, SumPositions, sincos
+from unveil.tokens.spectrogram import AUDIOSET_MEAN, AUDIOSET_STD, FilterBank, Spectrogram
 from unveil.tokens.tokens import Tokens
 
 __all__ = [
+    "AUDIOSET_MEAN",
+    "AUDIOSET_STD",
+    "FilterBank",
     "Groups",
     "Patchify",
     "PerceptronPositions",
     "Positions",
+    "Spectrogram",
     "SumPositions",
     "Tokenizer",
     "Tokens",

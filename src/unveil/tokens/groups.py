@@ -6,13 +6,13 @@ All of it is exact, works on batches, and never holds more than a stripe of the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from unveil.errors import UserError
+from unveil.precision import full_precision
 from unveil.tokens.tokens import Tokens
 
 STRIPE = 1 << 20
@@ -31,9 +31,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
             total = part if total is None else total + part
         assert total is not None
         return total
-    kind = a.device.type  # the meta device, on which costs are counted, has no precision to choose
-    full = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
-    with full:  # in half precision neighbours would be others
+    with full_precision(a.device):  # in half precision neighbours would be others
         products = a @ b.transpose(1, 2)
     return a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None] - 2 * products
 
@@ -120,6 +118,10 @@ class Groups:
                 f"A cloud of {shape[-1]} points has fewer than one group ({self.size}): choose a larger --points, or a smaller --group."
             )
         return (shape[-1] // self.size,)
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """The points as they are."""
+        return x
 
     def __call__(self, x: Tensor) -> Tokens:
         """Clouds [B, C, N] → tokens with x [B, M, size × C] and coords [B, M, 3]."""

@@ -27,6 +27,10 @@ class Tokenizer(Protocol):
         """The grid of a signal of this shape."""
         ...
 
+    def prepared(self, x: Tensor) -> Tensor:
+        """What is cut: the filter bank of a waveform, anything else as it is. Prepared once more it stays the same."""
+        ...
+
     def __call__(self, x: Tensor) -> Tokens: ...
 
 
@@ -74,6 +78,10 @@ class Patchify:
                 f"{overlap}: choose --crop, --patch, --frames and --tubelet so that one divides the other."
             )
         return tuple((s - p) // step + 1 for s, p, step in cut)
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """The signal as it is."""
+        return x
 
     def __call__(self, x: Tensor) -> Tokens:
         """Signal [B, C, *S] → tokens with x [B, N, P], places in row-major order."""
