@@ -74,7 +74,7 @@ class Audiovisual:
             return self._clips(row, video, self.video.clip.views(start, end, video.fps, clips))
 
     def blank(self, height: int = 256, width: int = 256) -> dict[str, Tensor]:
-        return {key: stream.blank(height, width) for key, stream in self.streams.items()}
+        return {stream.key: stream.blank(height, width) for stream in (self.video, self.sound)}
 
     def windows(
         self, path: str | os.PathLike[str], hop: float | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -28,12 +28,15 @@ from unveil.data.video import read_frames, windows
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError, UserError
 
+Raw: TypeAlias = Tensor | Mapping[str, Tensor]
+"""A sample as a signal reads it; of several streams, by their keys."""
+
 PIXELS = "pixels in [0, 1], minus mean, divided by std"
 
 
 class Signal(Protocol):
     """A kind of signal. Samples of pixels are uint8, with channels before height and width, as torchvision has them; others
-    are float32 [C,*S], as the network takes them."""
+    are float32 [C,*S], as the network takes them. Of several streams (see `streams.SeveralStreams`) a sample is a mapping."""
 
     key: ClassVar[str]
     """The signal's name in samples and batches."""
@@ -47,7 +50,7 @@ class Signal(Protocol):
     values: ClassVar[str]
     """What the numbers are that the network takes, in words."""
 
-    def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
+    def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Raw:
         """One random training sample of a row of the manifest; of its pictures the part that `crop` wants.
 
         Raises:
@@ -55,7 +58,7 @@ class Signal(Protocol):
         """
         ...
 
-    def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> list[Tensor]:
+    def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> Sequence[Raw]:
         """`count` random training samples of one row, each of a moment of its own where the signal has several.
 
         Raises:
@@ -63,7 +66,7 @@ class Signal(Protocol):
         """
         ...
 
-    def views(self, row: Row, clips: int = 1) -> list[Tensor]:
+    def views(self, row: Row, clips: int = 1) -> Sequence[Raw]:
         """The `clips` deterministic test samples of a row.
 
         Raises:
@@ -71,13 +74,13 @@ class Signal(Protocol):
         """
         ...
 
-    def blank(self, height: int = 256, width: int = 256) -> Tensor:
+    def blank(self, height: int = 256, width: int = 256) -> Raw:
         """A black sample, to learn shapes from."""
         ...
 
     def windows(
         self, path: str | os.PathLike[str], hop: float | None = None
-    ) -> Iterator[tuple[float | None, float | None, Tensor]]:
+    ) -> Iterator[tuple[float | None, float | None, Raw]]:
         """A whole file piece by piece: (start, end, sample), seconds or None; in bounded memory.
 
         Raises:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from unveil.data.signals import Signal, to_input
+from unveil.data.signals import Raw, Signal, to_input
 from unveil.errors import UserError
 
 if TYPE_CHECKING:
     from unveil.recipe import Data
-
-Raw: TypeAlias = Tensor | Mapping[str, Tensor]
-"""A sample as a signal reads it."""
 
 
 @runtime_checkable

@@ -103,10 +103,10 @@ class Visual:
         return reader.glimpse(path, start, end)
 
     @property
-    def _readers(self) -> tuple[Signal, ...]:
+    def _readers(self) -> tuple[Video, Image]:
         return Video(self.clip), Image()
 
-    def _reader(self, path: str) -> Signal:
+    def _reader(self, path: str) -> Video | Image:
         return self._readers[self.kind(path)]
 
     def _clip(self, x: Tensor) -> Tensor:
