@@ -36,6 +36,7 @@ def begin(
     import torch
 
     from unveil.data import complete, mixture, signal_of
+    from unveil.data.balance import balanced
     from unveil.flags import assemble, recipe_flags
     from unveil.run import load, new_info
     from unveil.storage import write_json, write_lines
@@ -67,6 +68,8 @@ def begin(
             manifest = _labelled(manifest, how.quiet)
         train_rows, held_out = _divided(manifest, asked["val_fraction"], asked["seed"])
         _warn_of_copies(train_rows, held_out, how.quiet)
+        if asked.get("balance"):
+            train_rows = balanced(train_rows)
         if supervised:
             _settle_classes(manifest, flags, "multi_label" in own)
         about_text = {}

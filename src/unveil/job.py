@@ -44,6 +44,7 @@ class Training:
         val_fraction: share of the labelled files held out for validation (0.1 when there are labels); 0 for none.
         data_weight: how often the files of a folder are seen in an epoch, one number for each --data, in the same order; once unless
             given.
+        balance: see files of rare labels more often: of each the sum over its labels of 1 / the number of files that have it.
         max_bad: share of unreadable files above which the run stops.
         logger: tensorboard, wandb or mlflow, besides log.jsonl; may be given several times.
         overwrite: begin again even if --out holds a run.
@@ -60,6 +61,7 @@ class Training:
     keep: int = 2
     val_fraction: float | None = None
     data_weight: Sequence[str | float] | float = ()
+    balance: bool = False
     max_bad: float = 0.1
     logger: Sequence[str] = ()
     overwrite: bool = False
@@ -135,11 +137,17 @@ def carry_out(
     flags = expand(function, how.preset, flags)
     out = Path(out)
     weights = parsed_weights(how.data_weight, len(paths_of(data)))
+    if weights and how.balance:
+        raise UserError(
+            "--balance and --data-weight both say how often a file is seen. Give one of them: --balance goes by labels, --data-weight "
+            "by folders."
+        )
     asked = {
         "recipe": name_of(recipe),
         "flags": flags,
         "data": [str(path.resolve()) for path in paths_of(data)],
         **({"data_weight": weights} if weights else {}),
+        **({"balance": True} if how.balance else {}),
         "start": str(Path(start).resolve()) if start else None,
         "max_steps": how.max_steps,
         "seed": how.seed,

@@ -33,7 +33,8 @@ class Data:
         evaluation: the deterministic transforms of evaluation (resize the short side, centre crop).
         mean, std: per channel, on values in [0, 1].
         erase: probability of random erasing, applied after normalisation; 0 for none.
-        mixup, cutmix: alpha of the Beta distribution; 0 for none. One of the two is drawn for each batch.
+        mixup, cutmix: alpha of the Beta distribution; 0 for none. One of the two is drawn for each pair of samples.
+        mixed: share of the pairs that are mixed.
         repeats: crops taken from each decoded sample (repeated sampling; decode once).
         clips, crops: temporal and spatial views of a test sample, averaged after the softmax.
         text: how a row's caption becomes the sample's `text`; None where none is wanted.
@@ -48,6 +49,7 @@ class Data:
     erase: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    mixed: float = 1.0
     repeats: int = 1
     clips: int = 1
     crops: int = 1

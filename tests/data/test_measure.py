@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from media import numbered_frames, write_video
 from PIL import Image as Picture
+from sounds import tone, write_clip, write_sound
 
 from unveil.data.measure import Measured
-from unveil.data.signals import SIGNALS, Image, Video
+from unveil.data.signals import SIGNALS, Image, Points, Sound, Video, owner
 from unveil.errors import DecodeError
 
 
@@ -32,6 +33,17 @@ def test_every_signal_measures_and_fails_with_the_file_named(tmp_path):
             signal.measure(path)
 
 
-def test_no_suffix_belongs_to_two_signals():
-    every = [suffix for signal in SIGNALS for suffix in signal.suffixes]
-    assert len(every) == len(set(every))
+def test_the_first_signal_that_reads_a_suffix_owns_it():
+    for signal in (Video, Image, Points):
+        assert all(owner(f"a{suffix}") is signal for suffix in signal.suffixes)
+    assert {suffix for suffix in Sound.suffixes if owner(f"a{suffix}") is Video} == Video.suffixes
+    assert all(owner(f"a{suffix}") is Sound for suffix in Sound.suffixes - Video.suffixes)
+
+
+def test_a_sound(tmp_path):
+    path = write_sound(tmp_path / "a.flac", tone(0.5, 22050, loudness=0.25)[None].repeat(2, axis=0), 22050)
+    found = Sound.measure(path)
+    assert found._replace(peak=None) == Measured(duration=0.5, has_audio=True, rate=22050, channels=2)
+    assert found.peak == pytest.approx(0.25, abs=1e-3)
+    clip = write_clip(tmp_path / "a.mkv", [0.2], [0.2], seconds=0.6, sound=(0.1, 0.6), codec="libmp3lame")
+    assert Sound.measure(clip).duration == pytest.approx(0.6, abs=0.03)  # late, and of the clock of the pictures

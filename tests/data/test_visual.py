@@ -115,16 +115,18 @@ def test_an_epoch_shows_each_kind_apart_and_each_file_as_often_as_it_weighs(coun
     assert len(set(keys)) == len(keys)  # no two samples share a seed
     assert Counter(of[step[0][1]] for _, step in steps) == order.steps_of_kind
     seen = Counter(key[1] for key in keys)
-    for row, times in seen.items():
-        assert times <= max(1, np.ceil(weight[row]))
     for kind, count in order.steps_of_kind.items():
-        groups = {w: int((weight[of == kind] == w).sum()) for w in weight[of == kind]}
-        wanted = sum(max(1, round(w * n)) for w, n in groups.items())
+        total = weight[of == kind].sum()
+        wanted = max(1, round(total))
         assert count == wanted // order.batch
+        exactly = wanted / total  # an epoch has a whole number of samples
+        for row in np.flatnonzero(of == kind):
+            assert seen[row] <= np.ceil(weight[row] * exactly - 1e-6)
         if wanted % order.batch == 0:
-            for w in groups:
-                times = sum(seen[row] for row in np.flatnonzero((of == kind) & (weight == w)))
-                assert times == max(1, round(w * groups[w]))
+            for w in set(weight[of == kind]):
+                rows = np.flatnonzero((of == kind) & (weight == w))
+                assert abs(sum(seen[row] for row in rows) - w * len(rows) * exactly) < 1 + 1e-6
+                assert all(seen[row] >= np.floor(w * exactly + 1e-6) for row in rows)
     fresh = TrainingOrder(len(of), batch, seed, of, weight)
     assert [fresh.step(epoch * order.steps_per_epoch + i) for i in range(order.steps_per_epoch)] == steps
 
@@ -134,6 +136,15 @@ def test_one_kind_seen_once_is_the_order_there_always_was(count, batch, seed, st
     plain = TrainingOrder(count, batch, seed)
     said = TrainingOrder(count, batch, seed, np.full(count, 1), np.ones(count))
     assert said.step(step) == plain.step(step)
+
+
+def test_every_row_is_seen_as_often_as_it_weighs_in_the_long_run():
+    weights = np.array([0.1, 0.25, 0.9, 1.0, 1.75, 3.0])
+    order, epochs = TrainingOrder(6, 1, 0, weights=weights), 2000
+    assert order.steps_per_epoch == 7
+    seen = Counter(order.step(step)[1][0][1] for step in range(7 * epochs))
+    found = np.array([seen[row] for row in range(6)]) / epochs
+    assert np.abs(found - weights).max() < 0.04  # four standard deviations of a fair coin
 
 
 def test_kinds_and_halves_change_places_from_epoch_to_epoch():

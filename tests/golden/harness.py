@@ -152,12 +152,12 @@ def compare(name: str, weights_salt: str = "", inputs_salt: str = "") -> list[Co
     batch |= {name: x for name, x in inputs.items() if name == "token_ids"}
 
     mask = None
-    if isinstance(objective, Masked):
+    if isinstance(objective, Masked) or getattr(objective, "masker", None) is not None:
         how = {fact: value_of(golden, value) for fact, value in facts["mask"].items()}
         x = batch[objective.key]
         rule = MASKS[how.pop("rule")]
         asked = inspect.signature(rule).parameters
-        known = {"noise": inputs.get("noise"), "batch": len(x)}
+        known = {"noise": None, "batch": len(x)} | inputs
         if "places" in asked:
             known["places"] = objective.encoder.places(x)
         grid = objective.encoder.mask_grid(x)

@@ -51,10 +51,23 @@ def about_centre(places: Tensor, grid: tuple[int, ...], ratio: float, centre: in
     return Mask(visible.sort().values, masked.sort().values)
 
 
+def smallest_of_each_axis(
+    noise_t: Tensor, noise_f: Tensor, grid: tuple[int, ...], time: float, frequency: float
+) -> Mask:
+    """Of each axis the rows with the smallest noise stay, and the places where two such rows cross (Audio-MAE)."""
+    kept = []
+    for noise, ratio, size in zip((noise_t, noise_f), (time, frequency), grid, strict=True):
+        first = noise.argsort(dim=1)[:, : int(size * (1 - ratio))]
+        kept.append(torch.zeros(noise.shape, dtype=torch.bool).scatter(1, first, True))
+    visible = (kept[0][:, :, None] & kept[1][:, None]).flatten(1)
+    return Mask(*(torch.stack([row.nonzero()[:, 0] for row in part]) for part in (visible, ~visible)))
+
+
 MASKS: dict[str, Callable[..., Mask]] = {
     "smallest_visible_together": smallest_visible_together,
     "about_centre": about_centre,
     "smallest_visible": smallest_visible,
     "tubes": tubes,
     "largest_masked": largest_masked,
+    "smallest_of_each_axis": smallest_of_each_axis,
 }

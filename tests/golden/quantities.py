@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unveil.decoders import LinearDecoder, TransformerDecoder
+from unveil.decoders import LinearDecoder, TransformerDecoder, WindowDecoder
 from unveil.losses import similarities
 from unveil.masking import Mask
 from unveil.objectives import Supervised
@@ -49,14 +49,17 @@ def quantity(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @quantity
 def loss(run: Pass) -> Tensor:
-    """Of the objective; of labels the plain cross-entropy, since smoothing belongs to a training, not to a network."""
+    """Of the objective; of labels the plain cross-entropy (binary, of several labels), since smoothing belongs to a training, not to a network."""
     if "token_ids" in run.batch:  # in the place of a tokenizer's
         assert run.mask is not None
         wanted = run.batch["token_ids"].long().gather(1, run.mask.masked)
         return run.objective.loss(run.objective.predict(run.batch, run.mask)[0], wanted)
     if isinstance(run.objective, Supervised):
         assert run.labels is not None, "the yaml file gives no labels"
-        return functional.cross_entropy(run.objective.logits(run.batch), run.labels)
+        kind = (
+            functional.binary_cross_entropy_with_logits if run.labels.is_floating_point() else functional.cross_entropy
+        )
+        return kind(logits(run), run.labels)
     return run.objective(run.batch, mask=run.mask)["loss"]
 
 
@@ -107,7 +110,9 @@ def part(run: Pass) -> Tensor:
 def predictions(run: Pass) -> Tensor:
     """At all places of the grid, in its order."""
     assert run.mask is not None
-    if isinstance(run.objective.decoder, LinearDecoder):
+    if isinstance(
+        run.objective.decoder, LinearDecoder | WindowDecoder
+    ):  # all places have answers, whichever are asked for
         seen = run.tokens()
         return run.objective.decoder(seen, coordinates(seen.grid).expand(len(run.x), -1, -1))
     assert isinstance(run.objective.decoder, TransformerDecoder)
@@ -182,7 +187,7 @@ def distances(run: Pass, block: str = "") -> Tensor:
 
 @quantity
 def logits(run: Pass) -> Tensor:
-    return run.objective.logits(run.batch)
+    return run.objective.logits(run.batch, **({} if run.mask is None else {"mask": run.mask}))
 
 
 @quantity

@@ -21,6 +21,7 @@ def test_numbers_are_the_references(name: str) -> None:
     "name",
     [
         *("beit-pretrain", "beit-finetune"),
+        *("audiomae-pretrain-swin", "audiomae-pretrain-mask2d", "audiomae-finetune", "audiomae-finetune-mask2d"),
         *("mae3d-pretrain-block", "mae3d-pretrain-random"),
         *("mae-pretrain-norm", "mae_st-finetune", "videomae-pretrain-raw", "vit-tiny_token_c64"),
         *("omnimae-pretrain-image", "omnimae-finetune-image", "omnimae-finetune-video"),

@@ -120,3 +120,13 @@ def test_the_first_axis_may_come_first() -> None:
     assert torch.equal(swapped, torch.cat([usual[:, 8:], usual[:, :8]], dim=1))
     table = Positions((3, 5), 16, first_axis_first=True)(coords[None], (3, 5))
     assert torch.equal(table[0], swapped)
+
+
+def test_transposed_positions_are_those_of_the_other_grid_in_order() -> None:
+    for grid in ((4, 3), (6, 3)):
+        table = Positions((4, 3), 8, "transposed")(coordinates(grid)[None], grid)[0]
+        assert torch.equal(table, sincos(coordinates(grid[::-1]), 8))
+    other = Positions((6, 3), 8, "transposed")
+    saved = Positions((4, 3), 8, "transposed").state_dict()
+    assert other.adapt(saved) == ["table"]
+    assert torch.equal(saved["table"], other.table)

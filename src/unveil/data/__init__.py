@@ -15,6 +15,7 @@ from unveil.data.mixture import mixture
 from unveil.data.signals import Image, Signal, Video, signal_of, to_input
 from unveil.data.sound import Sound
 from unveil.data.sound_reader import SoundReader
+from unveil.data.sound_transforms import RandomLoudness, RandomRoll, WaveMixUp
 from unveil.data.splits import split
 from unveil.data.streams import SeveralStreams, divided, filling, narrowed, prepared, stacked, streams_in
 from unveil.data.training_order import TrainingOrder
@@ -54,7 +55,9 @@ __all__ = [
     "Points",
     "RandAugment",
     "RandomErasing",
+    "RandomLoudness",
     "RandomResizedCrop",
+    "RandomRoll",
     "RandomRotation",
     "RandomScale",
     "RandomShortSideCrop",
@@ -72,6 +75,7 @@ __all__ = [
     "VideoInfo",
     "VideoReader",
     "Visual",
+    "WaveMixUp",
     "centred",
     "complete",
     "divided",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,6 +11,8 @@ from unveil.data.manifest import Manifest
 
 MOST = 20
 """How many files of a kind are listed; the manifest has all."""
+SILENT, LOUD = 2**-15, 1.5
+"""The loudest sample of what counts as silent, and of what counts as louder than it can be; 1 is full scale."""
 
 
 @dataclass
@@ -46,6 +48,20 @@ class Checked:
         return sum(seconds or 0.0 for seconds in dict(zip(*columns, strict=True)).values())
 
     @cached_property
+    def silent(self) -> list[str]:
+        """Sound files in which no sample is louder than the last of 16 bits."""
+        return self._peaks(lambda peak: peak <= SILENT)
+
+    @cached_property
+    def clipped(self) -> list[str]:
+        """Sound files whose loudest sample is far beyond full scale; what codecs overshoot by is not meant."""
+        return self._peaks(lambda peak: peak > LOUD)
+
+    def _peaks(self, meant: Callable[[float], bool]) -> list[str]:
+        peaks = dict(zip(self.manifest.column("path"), self.manifest.column("peak"), strict=True))
+        return [path for path, peak in peaks.items() if peak is not None and meant(peak)]
+
+    @cached_property
     def duplicates(self) -> list[Duplicate]:
         """Files of the same content; those across splits first."""
         return duplicates(self.manifest)
@@ -66,6 +82,13 @@ class Checked:
         if harmless:
             yield "yellow", f"there more than once: {len(harmless):,}"
             yield from (("", "  " + listed(found.paths)) for found in harmless[:MOST])
+        for found, note in (
+            (self.silent, "without a sound, from beginning to end: {:,} (they are read all the same)"),
+            (self.clipped, "louder than full scale, and cut there when they are read: {:,}"),
+        ):
+            if found:
+                yield "yellow", note.format(len(found))
+                yield from (("", f"  {path}") for path in found[:MOST])
         if self.bad:
             yield "red", f"{len(self.bad):,} bad:"
             yield from (("", f"  {error}") for _, error in self.bad[:MOST])

@@ -27,6 +27,7 @@ class Encoding:
         crf: quality of H.264: 0 is lossless, 18 looks the same, 51 is worst.
         fps: frames per second, at most; None: all frames, at their own times.
         points: of a cloud, at most; of a mesh, drawn on its surface.
+        rate: samples of sound per second, at most.
     """
 
     short_side: int = 320
@@ -34,6 +35,7 @@ class Encoding:
     crf: int = 18
     fps: float | None = None
     points: int = 8192
+    rate: int = 16000
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
         """A size with this short side, or the size itself where that is smaller."""

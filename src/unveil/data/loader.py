@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unveil.data.dataset import Dataset, Sample, hash63, seeded
+from unveil.data.sound_transforms import MixUpTogether, WaveMixUp
 from unveil.data.streams import streams_in
 from unveil.data.training_order import Key, TrainingOrder
 from unveil.data.workers import Failure, load
@@ -183,7 +185,8 @@ def mixes(data: Data) -> bool:
 def mix(batch: Batch, dataset: Dataset) -> Batch:
     """Mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899) of neighbouring rows, two by two; labels become soft.
 
-    Which of the two and how much is drawn for each pair from its first sample's seed, so it does not depend on the other
+    Waveforms [B,1,L] know only mixup (`WaveMixUp`), clips with their sound as well (both by one share), clouds of points neither. A pair is mixed with probability `data.mixed`.
+    Whether, which of the two and how much is drawn for each pair from its first sample's seed, so it does not depend on the other
     samples of a micro-batch. An odd row at the end stays as it is. With repeated sampling a row's crops are mixed with
     the other row's.
 
@@ -194,18 +197,75 @@ def mix(batch: Batch, dataset: Dataset) -> Batch:
     if not mixes(data) or "label" not in batch:
         return batch
     assert dataset.classes is not None
-    wanted = [kind(alpha=alpha, num_classes=len(dataset.classes)) for kind, alpha in
-              ((v2.MixUp, data.mixup), (v2.CutMix, data.cutmix)) if alpha > 0]  # fmt: skip
-    key, repeats = data.signal.key, data.repeats
-    x, label = batch[key].clone(), batch["label"].clone()
+    repeats, label = data.repeats, batch["label"].clone()
+    streams = {key: batch[key].clone() for key in streams_in(data.signal)}
+    wanted = _ways(data, streams, len(dataset.classes))
     if not label.is_floating_point():
         label = functional.one_hot(label, len(dataset.classes)).float()
-    # torchvision takes tensors for images, [B,C,H,W]; as a video, [B,C,T,H,W] has the axes that matter in place.
-    kind_of_signal = tv_tensors.Video if x.ndim == 5 else tv_tensors.Image
-    for first in range(0, len(x) - 2 * repeats + 1, 2 * repeats):
+    for first in range(0, len(label) - 2 * repeats + 1, 2 * repeats):
         for pair in ([first + r, first + repeats + r] for r in range(repeats)):
             with seeded(hash63("mix", int(batch["seed"][pair[0]]))):
+                if data.mixed < 1 and torch.rand(()).item() >= data.mixed:
+                    continue
                 chosen = wanted[int(torch.randint(len(wanted), ()))]
-                mixed, label[pair] = chosen(kind_of_signal(x[pair]), label[pair])
-            x[pair] = mixed.as_subclass(torch.Tensor)
-    return batch | {key: x, "label": label}
+                mixed, label[pair] = chosen({key: x[pair] for key, x in streams.items()}, label[pair])
+                for key, x in mixed.items():
+                    streams[key][pair] = x
+    return batch | streams | {"label": label}
+
+
+def _ways(
+    data: Data, streams: dict[str, Tensor], classes: int
+) -> list[Callable[..., tuple[dict[str, Tensor], Tensor]]]:
+    """How two samples of a batch may be mixed: (streams, labels) → the same, mixed.
+
+    Raises:
+        UserError: samples of this kind are not mixed so.
+    """
+    if len(streams) > 1:
+        if data.cutmix > 0:
+            raise UserError(
+                "cutmix puts a part of a picture into another, and no sound belongs to it: --sample.cutmix 0."
+            )
+        return [MixUpTogether(data.mixup)]
+    ((key, x),) = streams.items()
+
+    def of_one(way: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
+        def mixed(pair: dict[str, Tensor], label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+            one, labels = way(pair[key], label)
+            return {key: one}, labels
+
+        return mixed
+
+    return [of_one(way) for way in _ways_of_one(data, x, classes)]
+
+
+def _ways_of_one(data: Data, x: Tensor, classes: int) -> list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """The same of samples of one stream: (signals, labels) → the same, mixed."""
+    if x.ndim == 3:  # [B,1,L], [B,3,N]
+        if x.shape[1] != 1 or data.cutmix > 0:
+            what = (
+                "waveforms know only mixup: --sample.cutmix 0"
+                if x.shape[1] == 1
+                else ("points are not mixed: --sample.mixup 0 --sample.cutmix 0")
+            )
+            raise UserError(f"{what}.")
+        return [WaveMixUp(data.mixup)]
+    return [
+        _Pictures(kind(alpha=alpha, num_classes=classes))
+        for kind, alpha in ((v2.MixUp, data.mixup), (v2.CutMix, data.cutmix))
+        if alpha > 0
+    ]
+
+
+class _Pictures:
+    """torchvision's mixing of pictures [B,C,H,W] and clips [B,C,T,H,W]."""
+
+    def __init__(self, way: v2.Transform):
+        self.way = way
+
+    def __call__(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        # torchvision takes tensors for images; as a video, [B,C,T,H,W] has the axes that matter in place.
+        kind = tv_tensors.Video if x.ndim == 5 else tv_tensors.Image
+        mixed, label = self.way(kind(x), label)
+        return mixed.as_subclass(Tensor), label

@@ -22,12 +22,14 @@ from unveil.data import manifest_file
 from unveil.data.check import SUFFIXES, Record, content_hash, signal_for, status, words
 from unveil.data.checked import MOST
 from unveil.data.encode import Encoding, cloud_name, encode_cloud, encode_image, image_name, video_name
+from unveil.data.encode_sound import encode_sound, sound_name
 from unveil.data.encode_video import encode_video
 from unveil.data.labels_csv import COLUMNS
 from unveil.data.manifest import Manifest
 from unveil.data.processes import Failed, cores, each, stoppable
 from unveil.data.progress import FileProgress
 from unveil.data.signals import Image, Points, Video
+from unveil.data.sound import Sound
 from unveil.errors import DecodeError, UserError
 from unveil.storage import mend_lines, read_lines, replacing
 
@@ -41,6 +43,7 @@ ENCODERS: dict[type, tuple[Callable[[str, str, Encoding], int], Callable[[str], 
     Video: (encode_video, video_name),
     Image: (encode_image, image_name),
     Points: (encode_cloud, cloud_name),
+    Sound: (encode_sound, sound_name),
 }
 """How files of a signal are encoded, and what they are called then."""
 
@@ -214,6 +217,9 @@ def _measure_made(signal: Any, path: str, written: int, job: Job) -> Record:
         raise DecodeError(f"{job.source}: what was made of it cannot be decoded: {words(str(error), path)}") from error
     if measured.frames is not None and measured.frames != written:
         raise DecodeError(f"{job.source}: {measured.frames} of {written} frames arrived.")
+    if measured.rate and measured.duration is not None and round(measured.duration * measured.rate) != written:
+        arrived = round(measured.duration * measured.rate)
+        raise DecodeError(f"{job.source}: {arrived} of {written} samples of sound arrived.")
     return Record(hash=content_hash(path), **measured._asdict())
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import closing
 from functools import lru_cache
 from itertools import chain, islice
 from typing import Any
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from unveil.data import archives
 from unveil.data.container import declared_end, open_container, packets_of, reported
-from unveil.data.video_file import MAX_GAP, VideoFile
+from unveil.data.video_file import MAX_GAP
 from unveil.errors import DecodeError
 
 RATES = (100, 4_000_000)
@@ -125,7 +124,7 @@ class SoundReader:
         self._coarse = self._time_base * self.rate > 1
         end = declared_end(container, stream)
         if end is None and name in _DECLARING and stream.duration is not None:
-            end = started + stream.duration * self._time_base
+            end = started + stream.duration * self._time_base * (_claimed_share(self.path) if name == "wav" else 1)
         self._declared = end
         if end is None and (name in _WITHOUT_DURATION or (stream.duration is None and container.duration is None)):
             end = _end_of_packets(self.path, *archives.status(self.path))
@@ -142,10 +141,9 @@ class SoundReader:
         pictures = [s for s in self._opened().streams.video if not s.disposition & covers]
         if not pictures:
             return started
-        if pictures[0].start_time is not None and self._opened().format.name != "avi":
-            return pictures[0].start_time * float(pictures[0].time_base or 1)
-        with closing(VideoFile(self.path)) as video:  # only the frames tell
-            return video.zero
+        if pictures[0].start_time is None or self._opened().format.name == "avi":
+            return 0.0  # its pictures bear no times: they are counted from where the file begins
+        return pictures[0].start_time * float(pictures[0].time_base or 1)
 
     def _opened(self) -> InputContainer:
         if self._container is None:
@@ -353,6 +351,18 @@ class SoundReader:
 def _silence(count: int) -> Iterator[np.ndarray]:
     for begun in range(0, count, _BLOCK):
         yield np.zeros(min(_BLOCK, count - begun), np.float32)
+
+
+def _claimed_share(path: str) -> float:
+    """How many times longer than the file is, a WAV file says that it is; 1 where it says nothing, or no more.
+
+    FFmpeg takes what is there for what was meant. Programs that write to a pipe say nothing (0, or all bits set).
+    """
+    with archives.opened(path) as file:
+        head = file.read(8)
+    there, claimed = archives.status(path)[0], int.from_bytes(head[4:8], "little") + 8
+    streamed = head[:4] != b"RIFF" or claimed > 0x7FFF0000
+    return 1.0 if streamed or claimed <= there else claimed / there
 
 
 @lru_cache(maxsize=1 << 16)

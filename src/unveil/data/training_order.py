@@ -17,8 +17,9 @@ class TrainingOrder:
     """Which rows make each step, without end: every epoch a new permutation, its incomplete last batch left out.
 
     Rows of several kinds never share a batch: each kind is permuted and cut into batches by itself, and all their batches are
-    shuffled. A row of weight w is seen w times in an epoch: as often as w has whole parts, and once more in as many
-    epochs as the rest says, drawn anew in each.
+    shuffled. A row of weight w is seen w times in an epoch on average: as often as w has whole parts, and once more in as many
+    epochs as the rest says, drawn anew in each. All rows of one weight together are seen as often as their weights add up to,
+    or once less or more.
 
     Args:
         num_samples: rows of the data set.
@@ -43,13 +44,12 @@ class TrainingOrder:
         kinds = np.zeros(num_samples, np.int64) if kinds is None else kinds
         weights = np.ones(num_samples) if weights is None else weights
         self._pools = {
-            int(kind): [
-                _Pool(torch.from_numpy(np.flatnonzero((kinds == kind) & (weights == weight))), float(weight))
-                for weight in np.unique(weights[kinds == kind])
-            ]
+            int(kind): _Pool(
+                torch.from_numpy(np.flatnonzero(kinds == kind)), torch.from_numpy(weights[kinds == kind].astype(float))
+            )
             for kind in np.unique(kinds)
         }
-        counts = {kind: sum(pool.samples for pool in pools) for kind, pools in self._pools.items()}
+        counts = {kind: pool.samples for kind, pool in self._pools.items()}
         self.batch = min(batch, *counts.values())
         self.steps_of_kind = {kind: count // self.batch for kind, count in counts.items()}
         """Steps of an epoch that show each kind."""
@@ -67,8 +67,8 @@ class TrainingOrder:
         if epoch not in self._epochs:
             several = len(self._pools) > 1
             batches = []
-            for kind, pools in self._pools.items():
-                rows = torch.cat([pool.rows_of(self.seed, epoch, kind, part) for part, pool in enumerate(pools)])
+            for kind, pool in self._pools.items():
+                rows = pool.rows_of(self.seed, epoch, kind)
                 order = _permutation(len(rows), "order", self.seed, epoch, *([kind] if several else []))
                 kept = self.steps_of_kind[kind] * self.batch
                 batches.append(rows[order[:kept]].unflatten(0, (-1, self.batch)))
@@ -80,24 +80,39 @@ class TrainingOrder:
 
 
 class _Pool(NamedTuple):
-    """Rows that are seen equally often."""
+    """Rows of one kind and how often each is seen in an epoch, float64."""
 
     rows: Tensor
-    weight: float
+    weights: Tensor
 
     @property
     def samples(self) -> int:
         """How many samples of an epoch are theirs."""
-        return max(1, round(self.weight * len(self.rows)))
+        return max(1, round(float(self.weights.sum())))
 
-    def rows_of(self, seed: int, epoch: int, kind: int, part: int) -> Tensor:
-        """Those of an epoch, and which time each is seen in it, int64 [samples, 2]."""
-        whole, rest = divmod(self.samples, len(self.rows))
-        chosen = [self.rows] * whole
-        if rest:
-            chosen.append(self.rows[_permutation(len(self.rows), "drawn", seed, epoch, kind, part)[:rest]])
-        return torch.cat([torch.stack([rows, torch.full_like(rows, time)], 1) for time, rows in enumerate(chosen)])
+    def rows_of(self, seed: int, epoch: int, kind: int) -> Tensor:
+        """Those of an epoch, and which time each is seen in it, int64 [samples, 2].
+
+        The rows lie on a line, each as long as it weighs, and are taken at steps of one from a random place in the first
+        (systematic sampling): no draw is as even and has the same averages.
+        """
+        if bool((self.weights == 1).all()):
+            return torch.stack([self.rows, torch.zeros_like(self.rows)], 1)
+        shuffled = _permutation(len(self.rows), "drawn", seed, epoch, kind)
+        order = shuffled[self.weights[shuffled].argsort(stable=True)]  # those of one weight side by side
+        ends = self.weights[order].cumsum(0)
+        ends = (ends * (self.samples / ends[-1])).round(decimals=9)  # without the traces of rounding
+        ends[-1] = self.samples
+        first = torch.rand((), dtype=torch.float64, generator=_generator("first", seed, epoch, kind))
+        taken = (ends - first).ceil().clamp(min=0).long()
+        times = taken.diff(prepend=torch.zeros(1, dtype=torch.long))
+        time = torch.arange(int(taken[-1])) - (taken - times).repeat_interleave(times)
+        return torch.stack([self.rows[order].repeat_interleave(times), time], 1)
+
+
+def _generator(*drawn_from: int | str) -> torch.Generator:
+    return torch.Generator().manual_seed(hash63(*drawn_from))
 
 
 def _permutation(count: int, *drawn_from: int | str) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(hash63(*drawn_from)))
+    return torch.randperm(count, generator=_generator(*drawn_from))

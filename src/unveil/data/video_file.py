@@ -233,11 +233,6 @@ class VideoFile:
 
     # ---- time
 
-    @property
-    def zero(self) -> float:
-        """When the first frame is shown, seconds on the container's own clock."""
-        return (self._start or 0) * self._time_base
-
     def seconds(self, pts: int) -> float:
         assert self._start is not None
         return (pts - self._start) * self._time_base
@@ -268,7 +263,7 @@ class VideoFile:
         """When the container says that the last frame stops being shown; None if it speaks of other tracks as well."""
         end = declared_end(self._opened(), stream)
         if end is not None:
-            end -= self.zero
+            end -= (self._start or 0) * self._time_base
         elif self._format == "avi":  # FFmpeg shortens the duration of a file that is cut short, but not this
             end = stream.frames * self._time_base
         return end if end is not None and end > 0 else None

@@ -19,6 +19,7 @@ from unveil.layers.recompute import recomputed, statistics_kept
 from unveil.layers.relative import RelativePositions
 from unveil.layers.relative_bias import ContinuousPositionBias, RelativePositionBias
 from unveil.layers.residual import Residual, antialiased, basic, bottleneck, preactivated
+from unveil.layers.spec_augment import SpecAugment
 from unveil.layers.squeeze import SqueezeExcite, Swish
 from unveil.layers.window import WindowBlock, Windows
 
@@ -45,6 +46,7 @@ __all__ = [
     "RelativePositions",
     "Residual",
     "Similarity",
+    "SpecAugment",
     "SqueezeExcite",
     "Swish",
     "WindowBlock",

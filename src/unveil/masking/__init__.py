@@ -6,6 +6,7 @@ from unveil.masking.cube import Cube
 from unveil.masking.mask import Mask, Masker, PlacedMasker, draw
 from unveil.masking.neighbourhood import Neighbourhood
 from unveil.masking.random import Random
+from unveil.masking.structured import Structured
 from unveil.masking.text import TextMasker, draw_words
 from unveil.masking.tube import Tube
 
@@ -18,6 +19,7 @@ __all__ = [
     "Neighbourhood",
     "PlacedMasker",
     "Random",
+    "Structured",
     "TextMasker",
     "Tube",
     "draw",

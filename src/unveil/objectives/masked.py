@@ -20,7 +20,7 @@ class Reconstruction(NamedTuple):
     Clouds of points [B, 3, N] may have each another number of points.
 
     Attributes:
-        input: what was to be seen.
+        input: what was to be seen; of sound its filter bank [B, 1, T, F].
         masked: the same with its masked patches at zero, the mean colour; None where nothing was masked.
         predicted: the same with its masked patches predicted.
         wanted: the same with its masked patches drawn as they should have been predicted, where that is not the input itself.
@@ -58,6 +58,10 @@ class Masked(Objective):
         x = batch[self.key]
         places = self.encoder.places(x) if isinstance(self.masker, PlacedMasker) else None
         return draw(self.masker, self.encoder.mask_grid(x), batch["seed"], places).to(x.device)
+
+    def prepared(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch with what the encoder cuts and the target predicts in the signal's place: of sound, its filter bank."""
+        return batch | {self.key: self.encoder.prepared(batch[self.key])}
 
 
 class MaskedAutoencoder(Masked):
@@ -98,6 +102,7 @@ class MaskedAutoencoder(Masked):
 
     def forward(self, batch: dict[str, Tensor], mask: Mask | None = None, state: Any = None) -> dict[str, Tensor]:
         """Batch with the signal and `seed` → {"loss"}."""
+        batch = self.prepared(batch)
         mask = self.masked(batch) if mask is None else mask
         prediction, grid, indices = self.predict(batch, mask)
         return {"loss": self.loss(prediction, self.target(batch, grid, indices))}
@@ -117,6 +122,7 @@ class MaskedAutoencoder(Masked):
         """
         if not isinstance(self.target, Drawable):
             raise TypeError(f"{self.target!r} cannot be drawn")
+        batch = self.prepared(batch)
         mask = self.masked(batch) if mask is None else mask
         return painted(self.target, batch, *self.predict(batch, mask))
 

@@ -10,10 +10,11 @@ Published: AudioSet fine-tuned 51.8 mAP with sound and sight (46.6 and 31.1 with
     unveil finetune runs/av --data labelled/ --use audio --out runs/heard
 The numbers are those of the released AudioSet configuration (16 frames, 4 apart, in 10 s of sound) and, of fine-tuning,
 VGGSound's. Where this differs from them: the release fine-tunes another network (MBT, with bottlenecks from layer 16 on), here
-it is the one that was pre-trained; its mixing of samples, SpecAugment and colour jitter are not part of it. Filter banks are
+it is the one that was pre-trained; its SpecAugment and colour jitter are not part of it, and it mixes filter banks. Those are
 Kaldi's, normalised as Audio-MAE's, and 10 s are 63 patches, the last one filled with silence, where the release has 62.
 """
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from torch import nn
@@ -247,7 +248,7 @@ def finetune(
             head=LinearHead(encoder.width, num_classes, std=2e-5),
             loss=classification(multi_label, smoothing=0.3),
         ),
-        data=narrowed(seen(signal, crop, flip), use),
+        data=replace(narrowed(seen(signal, crop, flip), use), mixup=0.5),
         optimizer=Optimizer(kind="sgd", lr=3.2, weight_decay=0.0, nesterov=False, layer_decay=0.75),
         schedule=Schedule(epochs=50, warmup=2.5, batch=64),
         loader=Loader(batch=8),

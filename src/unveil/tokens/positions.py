@@ -62,13 +62,14 @@ def resize(table: Tensor, grid: Sequence[int], wanted: Sequence[int]) -> Tensor:
 class Positions(nn.Module):
     """A table of positions, looked up by coordinates: `(coords [B, N, K], grid) → [B, N, width]`.
 
-    Another grid than the native one interpolates the table; so does loading a state saved for another grid. A `flat`
-    table is computed anew instead: its neighbours in space are far apart in phase, so between two rows lies nothing.
+    Another grid than the native one interpolates the table; so does loading a state saved for another grid. A `flat` or
+    `transposed` table is computed anew instead: its neighbours in space are far apart in phase, so between two rows lies nothing.
 
     Args:
         grid: the native grid, all K axes of it.
         width: of the tokens.
-        kind: "sincos" and "flat" are fixed; "learned" is a parameter.
+        kind: "sincos" and "flat" are fixed; "learned" is a parameter. "transposed" are the sines and cosines of the grid with
+            its axes exchanged, laid over the places of this one in their order, as Audio-MAE's release has them.
         axes: the axes of the grid it looks at; all by default. (MAE-ST: one table for space, one for time, summed.)
         first_axis_first: see `sincos`.
     """
@@ -77,7 +78,7 @@ class Positions(nn.Module):
         self,
         grid: Sequence[int],
         width: int,
-        kind: Literal["sincos", "flat", "learned"] = "sincos",
+        kind: Literal["sincos", "flat", "learned", "transposed"] = "sincos",
         axes: Sequence[int] | None = None,
         first_axis_first: bool = False,
     ):
@@ -91,6 +92,8 @@ class Positions(nn.Module):
             self.register_buffer("table", sincos(places, width, first_axis_first))
         elif kind == "flat":
             self.register_buffer("table", flat_sincos(len(places), width))
+        elif kind == "transposed":
+            self.register_buffer("table", sincos(coordinates(self.grid[::-1]), width))
         else:
             self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(len(places), width), std=0.02))
         self.register_buffer("native", torch.tensor(self.grid))
@@ -109,6 +112,8 @@ class Positions(nn.Module):
         if self.kind == "flat":
             num = math.prod(asked)  # a row depends on its number alone
             return table[:num] if num <= len(table) else flat_sincos(num, table.shape[1]).to(table)
+        if self.kind == "transposed":
+            return sincos(coordinates(asked[::-1], table.device), table.shape[1]).to(table)
         return resize(table, grid, asked)
 
     def adapt(self, state: dict[str, Any], prefix: str = "") -> list[str]:

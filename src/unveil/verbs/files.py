@@ -53,14 +53,16 @@ def prepare(
     crf: int = 18,
     fps: float | None = None,
     points: int = 8192,
+    rate: int = 16000,
     workers: int = -1,
     timeout: float | None = None,
     quiet: bool = False,
 ) -> Prepared:
     """Encode a folder of files anew, into another, for fast random access.
 
-    Videos become H.264 in MP4 with their own times and their sound, images JPEG or PNG, clouds of points and meshes NPY. The
-    same command goes on where it was stopped, and does again only what changed. Sources are never written to.
+    Videos become H.264 in MP4 with their own times and their sound, images JPEG or PNG, clouds of points and meshes NPY, files
+    of sound FLAC of one channel. The same command goes on where it was stopped, and does again only what changed. Sources are
+    never written to.
 
     Args:
         folder: folder of media files.
@@ -70,6 +72,7 @@ def prepare(
         crf: quality of H.264, from 0 (lossless) to 51; 18 looks the same.
         fps: frames per second, at most; all frames by default.
         points: of a cloud, at most; of a mesh, drawn on its surface.
+        rate: samples of sound per second, at most.
         workers: processes that encode; -1 for one per core.
         timeout: seconds a file may take; two minutes, and a second more for each 10 kB, by default.
         quiet: print nothing.
@@ -85,13 +88,14 @@ def prepare(
 
     for name, value, low, high in (
         ("short-side", short_side, 2, 16384), ("gop", gop, 1, 1000), ("crf", crf, 0, 51), ("points", points, 1, 1 << 24),
+        ("rate", rate, 100, 655350),
     ):  # fmt: skip
         if not low <= value <= high:
             raise UserError(f"--{name} {value}: between {low} and {high}.")
     if fps is not None and not 0 < fps <= 1000:
         raise UserError(f"--fps {fps}: between 0 and 1000.")
     prepared = prepare_files(
-        folder, out, Encoding(short_side, gop, crf, fps, points), workers=workers, timeout=timeout, quiet=quiet,
+        folder, out, Encoding(short_side, gop, crf, fps, points, rate), workers=workers, timeout=timeout, quiet=quiet,
         warn=lambda text: say(quiet, f"warning: {text}"),
     )  # fmt: skip
     _print(prepared, quiet)
