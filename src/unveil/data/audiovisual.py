@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from unveil.data.boxes import Crop
+from unveil.data.clips import Dense
 from unveil.data.manifest import Row
 from unveil.data.measure import measure_video
 from unveil.data.signals import Signal, Video, span
@@ -30,8 +31,8 @@ Missing = Literal["drop", "blank"]
 class Audiovisual:
     """Clips with their sound: {"video": uint8 [T, C, H, W], "audio": float32 [1, L]}.
 
-    The sound lasts `sound.seconds`. Its middle is that of the clip's frames, unless it would then begin before the file (or the row's
-    segment) does, or end after it: frames that are spread over as many seconds are shown while it sounds. Seconds are those of the
+    The sound lasts `sound.seconds`. Its middle is that of the clip, unless it would then begin before the file (or the row's segment)
+    does, or end after it. Of a clip whose frames span as many seconds it is exactly what sounds meanwhile. Seconds are those of the
     container, of both: a sound track that starts late is silent before, and one that ends early is silent after.
 
     Args:
@@ -59,7 +60,7 @@ class Audiovisual:
             start, end = span(row, video)
             times = self.video.clip.times(start, end, video.fps, generator)
             picture = video.read(times, crop).permute(0, 3, 1, 2)
-            return {self.video.key: picture, self.sound.key: self._sounds(row, video, [_middle(times)])[0]}
+            return {self.video.key: picture, self.sound.key: self._sounds(row, video, [stretch(times, video.fps)])[0]}
 
     def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> list[dict[str, Tensor]]:
         with VideoReader(row.path) as video:
@@ -85,8 +86,11 @@ class Audiovisual:
             video = stack.enter_context(VideoReader(row.path))
             sound = self._opened(row, video, stack)
             for start, end, picture in self.video.windows(path, hop):
-                middle = ((start or 0.0) + (end or 0.0)) / 2
-                yield start, end, {self.video.key: picture, self.sound.key: self._cut(row, video, sound, middle)}
+                begun, clip = start or 0.0, self.video.clip
+                # The last window of a file may be filled up: its sound begins where it does, and silence follows.
+                until = begun + clip.frames * clip.stride / video.fps if isinstance(clip, Dense) else end or begun
+                heard = self._cut(row, video, sound, (begun, until))
+                yield start, end, {self.video.key: picture, self.sound.key: heard}
 
     def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
         """The frames; what is heard is drawn by the stream itself."""
@@ -103,15 +107,15 @@ class Audiovisual:
     def _clips(self, row: Row, video: VideoReader, clips: Sequence[Sequence[float]]) -> list[dict[str, Tensor]]:
         frames = video.read([time for clip in clips for time in clip]).permute(0, 3, 1, 2)  # decodes once for all
         pictures = frames.split([len(clip) for clip in clips])
-        sounds = self._sounds(row, video, [_middle(clip) for clip in clips])
+        sounds = self._sounds(row, video, [stretch(clip, video.fps) for clip in clips])
         return [
             {self.video.key: picture, self.sound.key: sound} for picture, sound in zip(pictures, sounds, strict=True)
         ]
 
-    def _sounds(self, row: Row, video: VideoReader, middles: Sequence[float]) -> list[Tensor]:
+    def _sounds(self, row: Row, video: VideoReader, clips: Sequence[tuple[float, float]]) -> list[Tensor]:
         with ExitStack() as stack:
             sound = self._opened(row, video, stack)
-            return [self._cut(row, video, sound, middle) for middle in middles]
+            return [self._cut(row, video, sound, clip) for clip in clips]
 
     def _opened(self, row: Row, video: VideoReader, stack: ExitStack) -> SoundReader | None:
         """The sound track; None where there is none, and silence is wanted in its place.
@@ -125,13 +129,13 @@ class Audiovisual:
             return None
         raise DecodeError(f"{row.path}: has no sound track (--missing blank keeps such files, with silence).")
 
-    def _cut(self, row: Row, video: VideoReader, sound: SoundReader | None, middle: float) -> Tensor:
-        """The sound about a moment of the file, float32 [1, L]; silence where it has none."""
+    def _cut(self, row: Row, video: VideoReader, sound: SoundReader | None, clip: tuple[float, float]) -> Tensor:
+        """The sound about a stretch of the file, float32 [1, L]; silence where it has none."""
         x = torch.zeros(1, self.sound.length)
         if sound is None:
             return x
         start, end = span(row, video)
-        since = within(middle - self.sound.seconds / 2, start, end, self.sound.seconds)
+        since = about(clip, start, end, self.sound.seconds)
         # A segment's sound ends with it; that of a whole file may go on after the last frame.
         until = since + self.sound.seconds if row.end is None else min(since + self.sound.seconds, end)
         part = sound.read(since, until, self.sound.rate)[:, : x.shape[1]]
@@ -139,11 +143,20 @@ class Audiovisual:
         return x
 
 
-def within(wanted: float, start: float, end: float, length: float) -> float:
-    """Where a stretch begins, as near to `wanted` as lets it lie between `start` and `end`; at `start` where it is longer."""
-    return max(start, min(wanted, end - length))
+def about(clip: tuple[float, float], start: float, end: float, length: float) -> float:
+    """When a sound begins that lasts `length` seconds and whose middle is that of a clip.
+
+    Where it would begin before `start` or end after `end` it is moved, but never so far that a part of the clip is not heard
+    of which all could be.
+    """
+    first, last = clip
+    begun = max(start, min((first + last - length) / 2, end - length))
+    # Both lengths are sums of fractions: equal ones may differ in their last digits.
+    return begun if length < last - first - 1e-6 else min(max(begun, last - length), first)
 
 
-def _middle(times: Sequence[float]) -> float:
-    """Of a clip's frames: half way from the first to the last."""
-    return (times[0] + times[-1]) / 2
+def stretch(times: Sequence[float], fps: float) -> tuple[float, float]:
+    """From when to when a clip lasts: each of its frames until the next one of it, the last as long as those before."""
+    first = times[0] - 0.5 / fps  # clips are made of the middles of frames
+    step = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1 / fps
+    return first, first + len(times) * step

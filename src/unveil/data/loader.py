@@ -185,8 +185,9 @@ def mixes(data: Data) -> bool:
 def mix(batch: Batch, dataset: Dataset) -> Batch:
     """Mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899) of neighbouring rows, two by two; labels become soft.
 
-    Waveforms [B,1,L] know only mixup (`WaveMixUp`), clips with their sound as well (both by one share), clouds of points neither. A pair is mixed with probability `data.mixed`.
-    Whether, which of the two and how much is drawn for each pair from its first sample's seed, so it does not depend on the other
+    Waveforms [B,1,L] know only mixup (`WaveMixUp`), and so do clips with their sound, both by one share; clouds of points know neither.
+    A pair is mixed with probability `data.mixed`. Whether, which of the two and how much is drawn for each pair from its first
+    sample's seed, so it does not depend on the other
     samples of a micro-batch. An odd row at the end stays as it is. With repeated sampling a row's crops are mixed with
     the other row's.
 

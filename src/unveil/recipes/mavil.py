@@ -270,7 +270,7 @@ def _with_teacher(flags: dict[str, Any]) -> dict[str, Any]:
         return flags
     make = "`unveil pretrain mavil --data … --out runs/mavil1` makes one."
     decides = {name: name for name in DECIDES}
-    return decided_by(flags, "teacher", mavil, decides, "which hears and sees nothing", make)[0]
+    return decided_by(flags, "teacher", mavil, decides, "which is no teacher of a mavil", make)[0]
 
 
 #: What is settled before a run begins, for each function of this module that asks for it.
