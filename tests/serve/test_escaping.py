@@ -66,6 +66,7 @@ TAGS = {
         "td",
         "details",
         "summary",
+        "audio",
     ),
     *("svg", "line", "text", "polyline", "circle"),
 }
@@ -91,7 +92,11 @@ class Page(HTMLParser):
             if name.startswith("on") or (name == "http-equiv" and value != "Content-Security-Policy"):
                 self.wrong.append(f"{tag} {name}={value}")
             if name in ("src", "href", "action", "data", "xlink:href", "srcset"):
-                allowed = value.startswith("data:image/") if name == "src" else value[:1] == "#" or value == "bad.jsonl"
+                allowed = (
+                    value.startswith(("data:image/", "data:audio/"))
+                    if name == "src"
+                    else value[:1] == "#" or value == "bad.jsonl"
+                )
                 if not allowed or ("(" in value):
                     self.wrong.append(f"{tag} {name}={value[:80]}")
             if name == "style" and "url" in value:

@@ -100,6 +100,17 @@ class Audiovisual:
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
         return Video.glimpse(path, start, end)
 
+    def heard(self, x: Tensor) -> bytes | None:
+        return None  # of several streams each is asked by itself
+
+    @staticmethod
+    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
+        return Sound.excerpt(path, start, end)
+
+    @staticmethod
+    def lasts(path: str | os.PathLike[str]) -> float | None:
+        return Video.lasts(path)
+
     def lacks(self, path: str, has_audio: bool | None = None) -> str:
         """What a file lacks that is needed, in words: its sound track, unless silence stands in for it. See `Sound.lacks`."""
         return "" if self.missing == "blank" else Sound.lacks(path, has_audio)

@@ -67,6 +67,17 @@ class Points:
         """From the front."""
         return three_views(Points().views(Row(os.fspath(path)))[0])[1]
 
+    def heard(self, x: Tensor) -> bytes | None:
+        return None
+
+    @staticmethod
+    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
+        return None
+
+    @staticmethod
+    def lasts(path: str | os.PathLike[str]) -> float | None:
+        return None
+
     def _sampled(self, path: str, cloud: Cloud, generator: torch.Generator | None) -> Tensor:
         return in_unit_sphere(sample(cloud, self.points, generator), path)
 

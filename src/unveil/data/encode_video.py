@@ -17,14 +17,12 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from unveil.data.encode import Encoding
+from unveil.data.encode_sound import AAC_RATES
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError
 
 # What an mp4 may hold as it is; anything else becomes AAC.
 _COPIED_SOUND = {"aac", "mp3", "ac3", "eac3", "alac", "opus"}
-
-
-_AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 
 
 _CLOCK = Fraction(1, 90_000)  # for files that carry no times
@@ -212,7 +210,7 @@ class _Sound:
             self._out = container.add_stream_from_template(self._stream)
             self._packets = self._copied(self._stream, start)
         else:
-            rate = self._stream.rate if self._stream.rate in _AAC_RATES else 48_000
+            rate = self._stream.rate if self._stream.rate in AAC_RATES else 48_000
             self._out = container.add_stream("aac", rate=rate, layout=self._stream.layout)
             self._packets = self._transcoded(self._stream, start)
 

@@ -24,7 +24,7 @@ from unveil.data.manifest import Row
 from unveil.data.measure import Measured, measure_image, measure_video
 from unveil.data.sound import Sound
 from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from unveil.data.video import read_frames, windows
+from unveil.data.video import probe, read_frames, windows
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError, UserError
 
@@ -93,9 +93,31 @@ class Signal(Protocol):
         sides, or a spectrogram."""
         ...
 
+    def heard(self, x: Tensor) -> bytes | None:
+        """A sample, as the network takes it, as a small file to listen to, M4A; None of what makes no sound."""
+        ...
+
     @staticmethod
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
         """One picture of a file, uint8 [H,W,3]; of a stretch of time its middle.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        ...
+
+    @staticmethod
+    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
+        """A stretch of a file as a small file to listen to, M4A, of at most half a minute; None of what makes no sound.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        ...
+
+    @staticmethod
+    def lasts(path: str | os.PathLike[str]) -> float | None:
+        """Seconds that a file lasts; None of what has no time.
 
         Raises:
             DecodeError: the file cannot be read.
@@ -172,6 +194,17 @@ class Video:
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
         return read_frames(path, times=[((start or 0.0) + (end or 0.0)) / 2])[0].numpy()
 
+    def heard(self, x: Tensor) -> bytes | None:
+        return None
+
+    @staticmethod
+    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
+        return None
+
+    @staticmethod
+    def lasts(path: str | os.PathLike[str]) -> float | None:
+        return probe(path).duration
+
 
 @dataclass(frozen=True)
 class Image:
@@ -210,6 +243,17 @@ class Image:
     @staticmethod
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
         return read_image(path).permute(1, 2, 0).numpy()
+
+    def heard(self, x: Tensor) -> bytes | None:
+        return None
+
+    @staticmethod
+    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
+        return None
+
+    @staticmethod
+    def lasts(path: str | os.PathLike[str]) -> float | None:
+        return None
 
 
 SIGNALS: tuple[type[Signal], ...] = (Video, Image, Points, Sound)

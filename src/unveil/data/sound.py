@@ -13,13 +13,19 @@ from torch import Tensor
 
 from unveil.data.boxes import Crop
 from unveil.data.container import has_sound
-from unveil.data.drawing import spectrogram
+from unveil.data.drawing import painted, spectrogram
+from unveil.data.encode_sound import compressed
 from unveil.data.listing import suffix
 from unveil.data.measure import measure_sound
 from unveil.data.row import Row
 from unveil.data.sound_reader import SoundReader
 from unveil.data.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from unveil.errors import DecodeError
+
+LONGEST = 30.0
+"""Seconds of a stretch that can be listened to on a page."""
+DARK, BRIGHT = -1.3, 1.2
+"""Normalised log energies that are drawn as black and white: silence, and what is about as loud as can be."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +109,33 @@ class Sound:
             yield begun / self.rate, place / self.rate, x
 
     def drawn(self, x: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-        """A spectrogram: low notes at the bottom."""
-        return spectrogram(x, self.rate)[None]
+        """A spectrogram, low notes at the bottom: of a waveform [1,L], or of a normalised filter bank [1,T,F] what it holds."""
+        return (spectrogram(x, self.rate) if x.ndim == 2 else painted((x[0].T - DARK) / (BRIGHT - DARK)))[None]
+
+    def heard(self, x: Tensor) -> bytes | None:
+        return compressed(x, self.rate)
+
+    @staticmethod
+    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
+        with SoundReader(path) as sound:
+            since = start or 0.0
+            until = min(sound.duration if end is None else end, since + LONGEST)
+            return compressed(
+                sound.read(since, max(until, since + 0.01), min(sound.rate, 32000)), min(sound.rate, 32000)
+            )
+
+    @staticmethod
+    def lasts(path: str | os.PathLike[str]) -> float | None:
+        with SoundReader(path) as sound:
+            return sound.duration
 
     @staticmethod
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
-        """A spectrogram of the stretch, of at most a minute."""
+        """A spectrogram of the stretch, of at most half a minute."""
         with SoundReader(path) as sound:
             since = start or 0.0
-            until = min(sound.duration if end is None else end, since + 60)
-            return spectrogram(sound.read(since, max(until, since + 0.1), 16000), 16000)
+            until = min(sound.duration if end is None else end, since + LONGEST)
+            return spectrogram(sound.read(since, max(until, since + 0.01), 16000), 16000)
 
     @staticmethod
     def lacks(path: str, has_audio: bool | None = None) -> str:

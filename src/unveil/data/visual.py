@@ -102,6 +102,17 @@ class Visual:
         reader = Image if suffix(os.fspath(path)) in IMAGE_SUFFIXES else Video
         return reader.glimpse(path, start, end)
 
+    def heard(self, x: Tensor) -> bytes | None:
+        return None
+
+    @staticmethod
+    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
+        return None
+
+    @staticmethod
+    def lasts(path: str | os.PathLike[str]) -> float | None:
+        return None if suffix(os.fspath(path)) in IMAGE_SUFFIXES else Video.lasts(path)
+
     @property
     def _readers(self) -> tuple[Video, Image]:
         return Video(self.clip), Image()

@@ -49,6 +49,10 @@ class ConvStem(nn.Module):
         """The signal as it is."""
         return x
 
+    def restored(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x
+
     def forward(self, x: Tensor) -> Tokens:
         """Signal [B, 3, *S] → tokens with x [B, N, width]."""
         return Tokens.of_map(self.proj(self.convs(x)))

@@ -41,6 +41,10 @@ class Encoder(nn.Module):
         """
         return x
 
+    def restored(self, x: Tensor) -> Tensor:
+        """The signal that what was `prepared` stands for, for people: a waveform with about this filter bank; elsewhere itself."""
+        return x
+
     def places(self, x: Tensor) -> Tensor:
         """Where the tokens of this signal lie [B, N, K], for masks that depend on it."""
         return coordinates(self.mask_grid(x), x.device).expand(x.shape[0], -1, -1)

@@ -83,6 +83,11 @@ class Fusion(Encoder):
         grids = [self.stems[key].mask_grid(x[key]) for key in self._given(x)]  # pyright: ignore[reportCallIssue]
         return (sum(torch.Size(grid).numel() for grid in grids),)
 
+    def restored(self, x: Tensor) -> Tensor:
+        """Of one stream alone: the signal that what was prepared stands for; see `Encoder`."""
+        (stem,) = self.stems.values()
+        return stem.restored(x)  # pyright: ignore[reportCallIssue]
+
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Mapping[str, Tensor], mask: Mapping[str, Mask] | None = None, layer: int | None = None
     ) -> Tokens:

@@ -147,6 +147,10 @@ class ViT(Encoder):
         """What the tokenizer cuts; see `Encoder`."""
         return self.patchify.prepared(x)
 
+    def restored(self, x: Tensor) -> Tensor:
+        """What was prepared, as a signal again; see `Encoder`."""
+        return self.patchify.restored(x)
+
     def places(self, x: Tensor) -> Tensor:
         """Where the tokens of this signal lie [B, N, K]: on the grid, or in space."""
         tokens = self.patchify(x)

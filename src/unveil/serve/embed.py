@@ -210,6 +210,7 @@ def embed(
         "format": FORMAT,
         "run": _absolute(run.path),
         "recipe": run.info["recipe"],
+        "signal": run.tower(use).data.signal.key,
         "weights": fingerprint(run),
         "use": use,
         "layer": layer,

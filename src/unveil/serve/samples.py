@@ -20,9 +20,10 @@ from unveil.errors import UserError
 from unveil.evaluation.features import pooled
 from unveil.objectives import Reconstruction
 from unveil.serve.curves import draw
-from unveil.serve.figures import SMALLEST, data_uri, enlarged, filmstrip
+from unveil.serve.figures import LARGEST, LONGEST, SMALLEST, data_uri, enlarged, filmstrip, player
 
 if TYPE_CHECKING:
+    from unveil.data.signals import Signal
     from unveil.recipe import Data
     from unveil.run import Run
 
@@ -94,8 +95,8 @@ def read(data: Data, manifest: Manifest, indices: list[int]) -> Iterator[Sample 
 
 
 def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[dict[str, Any]], list[Unreadable]]:
-    """Film strips (of clouds: views from three sides) of input, masked (where something was), predicted, as {"picture", "rows",
-    "name", "path", "tiny"}, one for each stream of a sample; and what was not readable."""
+    """Film strips (of clouds: views from three sides; of sound: spectrograms) of input, masked (where something was), predicted, as
+    {"picture", "rows", "name", "path", "tiny", "sounds"}, one for each stream of a sample; and what was not readable."""
     data = run.recipe.data
     streams = streams_in(data.signal)
     strips, unreadable = [], []
@@ -107,14 +108,41 @@ def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[
         with torch.no_grad():
             found = run.objective.reconstruct(batch)  # pyright: ignore[reportCallIssue]
         for key, seen in ({data.signal.key: found} if isinstance(found, Reconstruction) else found).items():
+            stream, x = streams[key], sample.x[key]
             rows = {name: signal[0] for name, signal in seen._asdict().items() if signal is not None}
-            picture = filmstrip(list(rows.values()), data.mean, data.std, drawn=streams[key].drawn)
-            tiny = min(streams[key].drawn(sample.x[key], data.mean, data.std).shape[1:3]) < SMALLEST
-            uri = data_uri(picture, "PNG" if tiny else "WEBP")
+            sounds = _sounds(run, key, stream, x, {name: rows[name] for name in ("input", "predicted")})
+            largest = LONGEST if sounds else LARGEST
+            picture = filmstrip(list(rows.values()), data.mean, data.std, drawn=stream.drawn, largest=largest)
+            tiny = min(stream.drawn(x, data.mean, data.std).shape[1:3]) < SMALLEST
             strips.append(
-                {"picture": uri, "rows": list(rows), "name": _name(sample.row), "path": sample.row.path, "tiny": tiny}
+                {
+                    "picture": data_uri(picture, "PNG" if tiny else "WEBP"),
+                    "rows": list(rows),
+                    "name": _name(sample.row),
+                    "path": sample.row.path,
+                    "tiny": tiny,
+                    "sounds": sounds,
+                }
             )
     return strips, unreadable
+
+
+def _sounds(run: Run, key: str, stream: Signal, x: Tensor, rows: dict[str, Tensor]) -> list[tuple[str, str]]:
+    """(what, a player's data URI): the sample itself, and what the network was to see and has guessed, made audible. None of what
+    makes no sound."""
+    heard = stream.heard
+    first = player(heard(x))
+    if first is None:
+        return []
+    encoder: Any = run.tower(key).encoder
+    found = [("the sound itself", first)]
+    for name, seen in rows.items():
+        with torch.no_grad():
+            wave = encoder.restored(seen[None])[0]
+        guessed = player(heard(wave[:, : x.shape[-1]]))
+        assert guessed is not None
+        found.append((name, guessed))
+    return found
 
 
 def code_use(run: Run, manifest: Manifest, count: int = 128, seconds: float = SECONDS) -> dict[str, Any] | None:
@@ -215,11 +243,13 @@ def card(sample: Sample, data: Any) -> dict[str, Any]:
     key, stream = next(iter(streams_in(data.signal).items()))  # of several the first: the picture of a clip
     pictures = stream.drawn(sample.x[key], data.mean, data.std)
     picture = data_uri(enlarged(pictures[len(pictures) // 2]), "JPEG")
-    return {**_blank(sample.row), "picture": picture, "error": ""}
+    heard = (player(one.heard(sample.x[name])) for name, one in streams_in(data.signal).items())
+    sound = next((uri for uri in heard if uri is not None), None)
+    return {**_blank(sample.row), "picture": picture, "sound": sound, "error": ""}
 
 
 def _blank(row: Row) -> dict[str, Any]:
-    return {"picture": None, "name": _name(row), "path": row.path, "label": row.label}
+    return {"picture": None, "sound": None, "name": _name(row), "path": row.path, "label": row.label}
 
 
 def _name(row: Row) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from unveil.data.suffixes import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from unveil.errors import UserError
 from unveil.serve.embed import (
     EMBEDDINGS,
@@ -23,7 +23,7 @@ from unveil.serve.embed import (
     knows_texts,
     space,
 )
-from unveil.serve.figures import thumbnail
+from unveil.serve.figures import kind_of, player, thumbnail
 from unveil.serve.pages import write_page
 from unveil.serve.windows import clock
 
@@ -210,7 +210,7 @@ def reader_of(run: Run, query: Path | str, info: dict[str, Any]) -> str:
 
 def is_text(query: Path | str) -> bool:
     """Whether a query is no file, nor looks like the name of one."""
-    return not _is_file(query) and Path(query).suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    return not _is_file(query) and Path(query).suffix.lower() not in (VIDEO_SUFFIXES | IMAGE_SUFFIXES | SOUND_SUFFIXES)
 
 
 def _is_file(query: Path | str) -> bool:
@@ -237,37 +237,52 @@ def print_hits(hits: Sequence[Hit], quiet: bool = False) -> list[Hit]:
     return list(hits)
 
 
-def search_page(hits: Sequence[Hit], query: Path | str, path: Path | str) -> None:
-    """One self-contained HTML page: the query and its hits as pictures (the middle frame), with times and similarities.
+def search_page(hits: Sequence[Hit], query: Path | str, path: Path | str, key: str = "") -> None:
+    """One self-contained HTML page: the query and its hits as pictures (the middle frame; of sound a spectrogram, and what plays
+    it), with times and similarities.
 
     Args:
         hits: of `search`.
         query: the file or text searched with.
         path: of the page.
+        key: of the signal that the index is of; "" for what the files' names say.
     """
-    # The query's picture is its middle, for which a video's length must be known; an image has none.
-    cards = [_card(hit.path, hit.start, hit.end, hit.similarity) for hit in hits]
-    image = bool(hits) and hits[0].start is None
+    # The query's picture is its middle, for which its length must be known.
+    cards = [_card(hit.path, hit.start, hit.end, hit.similarity, key) for hit in hits]
+    timed = not hits or hits[0].start is not None
     if is_text(query):
-        first = {"path": "", "name": str(query), "time": "", "similarity": 1.0, "picture": None, "error": str(query)}
-    elif image:
-        first = _card(str(query), None, None, 1.0)
+        first = {**_CARD, "name": str(query), "error": str(query)}
     else:
         try:
-            from unveil.data.video import probe
-
-            first = _card(str(query), 0.0, probe(query).duration, 1.0)
+            length = kind_of(query, timed, key).lasts(query)
+            first = _card(str(query), None if length is None else 0.0, length, 1.0, key)
         except UserError as error:
-            first = {**_card(str(query), None, None, 1.0), "picture": None, "error": str(error)}
+            first = {**_CARD, "path": str(query), "name": Path(query).name, "error": str(error)}
     write_page(Path(path), "search.html.j2", query=first, hits=cards)
 
 
-def _card(path: str, start: float | None, end: float | None, similarity: float) -> dict[str, Any]:
-    card = {"path": path, "name": Path(path).name, "time": clock(start, end), "similarity": similarity}
+_CARD: dict[str, Any] = {
+    "path": "",
+    "name": "",
+    "time": "",
+    "similarity": 1.0,
+    "picture": None,
+    "sound": None,
+    "error": "",
+}
+
+
+def _card(path: str, start: float | None, end: float | None, similarity: float, key: str) -> dict[str, Any]:
+    card = {**_CARD, "path": path, "name": Path(path).name, "time": clock(start, end), "similarity": similarity}
+    kind = kind_of(path, start is not None, key)
     try:
-        return {**card, "picture": thumbnail(path, start, end), "error": ""}
+        return {
+            **card,
+            "picture": thumbnail(path, start, end, key=key),
+            "sound": player(kind.excerpt(path, start, end)),
+        }
     except (UserError, OSError) as error:  # moved or deleted since it was embedded
-        return {**card, "picture": None, "error": str(error)}
+        return {**card, "error": str(error)}
 
 
 def _normalised(x: np.ndarray) -> np.ndarray:

@@ -123,6 +123,10 @@ class Groups:
         """The points as they are."""
         return x
 
+    def restored(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x
+
     def __call__(self, x: Tensor) -> Tokens:
         """Clouds [B, C, N] → tokens with x [B, M, size × C] and coords [B, M, 3]."""
         if x.ndim != 3 or x.shape[1] != self.channels:

@@ -31,6 +31,10 @@ class Tokenizer(Protocol):
         """What is cut: the filter bank of a waveform, anything else as it is. Prepared once more it stays the same."""
         ...
 
+    def restored(self, x: Tensor) -> Tensor:
+        """The way back from what was `prepared`, as far as there is one: for people to listen to."""
+        ...
+
     def __call__(self, x: Tensor) -> Tokens: ...
 
 
@@ -81,6 +85,10 @@ class Patchify:
 
     def prepared(self, x: Tensor) -> Tensor:
         """The signal as it is."""
+        return x
+
+    def restored(self, x: Tensor) -> Tensor:
+        """The same."""
         return x
 
     def __call__(self, x: Tensor) -> Tokens:

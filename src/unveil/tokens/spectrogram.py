@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from unveil.errors import UserError
 from unveil.precision import full_precision
+from unveil.tokens.listening import griffin_lim, spectrum
 from unveil.tokens.patchify import Patchify
 from unveil.tokens.tokens import Tokens
 
@@ -188,6 +189,14 @@ class Spectrogram(nn.Module):
         wanted = (frames - 1) * shift + window
         x = functional.pad(x, (0, max(0, wanted - x.shape[-1])))[..., :wanted]
         return (self.bank(x) - self.mean) / (2 * self.std)
+
+    def restored(self, x: Tensor) -> Tensor:
+        """Normalised filter banks [B, 1, T, F] → waveforms [B, 1, L] that have about these, to be listened to; others as they are."""
+        if x.ndim != 4:
+            return x
+        with full_precision(x.device):
+            logarithms = x[:, 0].float() * (2 * self.std) + self.mean
+            return griffin_lim(self.bank, spectrum(self.bank, logarithms))[:, None]
 
     def forward(self, x: Tensor) -> Tokens:
         """[B, 1, L] or [B, 1, T, F] → tokens with x [B, N, P], in row-major order of (time, frequency)."""

@@ -265,10 +265,11 @@ def search(
     """
     from unveil.serve import print_hits, search_page
     from unveil.serve import search as find
+    from unveil.serve.search import read_index
 
     hits = find(Path(index), query, top=top, device=device)
     if html:
-        search_page(hits, query, Path(html))
+        search_page(hits, query, Path(html), read_index(index).get("signal", ""))
     return print_hits(hits, quiet=quiet)
 
 
