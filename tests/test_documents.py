@@ -4,6 +4,7 @@ import ast
 import inspect
 import shutil
 import sys
+import wave
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pairs(root)
     for name in ("scans", "labelled-scans", "test-scans"):
         write_clouds(root / name)
+    write_sounds(root / "sounds")
     for name, (reference, classes) in documents.CHECKPOINTS.items():
         state = state_of(read(reference))
         if classes:
@@ -49,7 +51,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     verbs.export(imported_vit(root), format="huggingface", out=root / "from-transformers", quiet=True)
     write_own_recipe(root)
     clouds = ("points", "group", "neighbours")
-    tiny = {name: value for name, value in documents.TINY.items() if name not in clouds}
+    tiny = {name: value for name, value in documents.TINY.items() if name not in (*clouds, "seconds", "bins")}
     tiny |= {"device": "cpu", "quiet": True}
     of_clouds = {**tiny, **{name: documents.TINY[name] for name in clouds}}
     of_clouds = {name: value for name, value in of_clouds.items() if name not in ("frames", "crop", "patch")}
@@ -101,6 +103,15 @@ def write_clouds(folder: Path) -> None:
                 [1.0, 1, len(name)]
             )
             (folder / name / f"{number}.xyz").write_text("".join(f"{x} {y} {z}\n" for x, y, z in lines.tolist()))
+
+
+def write_sounds(folder: Path) -> None:
+    folder.mkdir()
+    for number in range(4):
+        tone = torch.sin(torch.arange(4000) * (0.1 + 0.1 * number)).mul(20000).short()
+        with wave.open(str(folder / f"{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            file.writeframes(tone.numpy().tobytes())
 
 
 def write_own_recipe(folder: Path) -> None:

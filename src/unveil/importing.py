@@ -112,9 +112,10 @@ def import_checkpoint(
     told = [f"{converted.recipe}, {', '.join(f'{name} {value}' for name, value in merged.items())}"]
     told += [*weights.deviations(converted, report), *found.notes]
     mean, std = ([round(value, 3) for value in values] for values in (recipe.data.mean, recipe.data.std))
-    told.append(
-        f"colours are normalised by mean {mean} and deviation {std}; --sample.mean and --sample.std say otherwise"
-    )
+    if mean:
+        told.append(
+            f"colours are normalised by mean {mean} and deviation {std}; --sample.mean and --sample.std say otherwise"
+        )
     if names and classes is None and names != found.classes:
         told.append(
             f"the file does not name its {len(names)} classes: they are called {names[0]} … {names[-1]}; --classes names them"
@@ -141,7 +142,7 @@ def _foreign(file: Path | str, system: str | None) -> Folder:
     place = pull(file, FILES) if isinstance(file, str) and file.startswith(PREFIX) else Path(file)
     if not place.is_dir():
         if system is None and place.exists():
-            raise UserError(f"{place}: --recipe has to say what the file is of: mae, mae_st, videomae, vit …")
+            raise UserError(f"{place}: --recipe has to say what the file is of: mae, mae_st, videomae, audiomae, vit …")
         return Folder(place, system or "", {}, {}, None, None, [])
     found = read_folder(place)
     if system is None:

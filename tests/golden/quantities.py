@@ -49,7 +49,7 @@ def quantity(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @quantity
 def loss(run: Pass) -> Tensor:
-    """Of the objective; of labels the plain cross-entropy (binary, of several labels), since smoothing belongs to a training, not to a network."""
+    """Of the objective; of labels the plain cross-entropy, binary of several: smoothing belongs to a training, not to a network."""
     if "token_ids" in run.batch:  # in the place of a tokenizer's
         assert run.mask is not None
         wanted = run.batch["token_ids"].long().gather(1, run.mask.masked)

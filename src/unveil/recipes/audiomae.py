@@ -14,9 +14,9 @@ followed by silence, there by log energies of 0; the perceptron of the decoder's
 is drawn for a whole batch; fine-tuned class tokens stay unread.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from unveil.data import Sound
+from unveil.data import RandomLoudness, RandomRoll, Sound
 from unveil.decoders import TransformerDecoder, WindowDecoder
 from unveil.encoders import Dimensions, Size, ViT, dimensions
 from unveil.heads import LinearHead
@@ -57,7 +57,7 @@ PRESETS = {
 
 #: The decoder of windows and the global one, of width, blocks and heads.
 DECODERS = {"window": Dimensions(512, 16, 16), "global": Dimensions(512, 8, 16)}
-SMALL_DECODERS = {"debug": Dimensions(32, 2, 2), "nano": Dimensions(64, 4, 4)}
+SMALL_DECODERS = {"debug": Dimensions(32, 2, 2), "nano": Dimensions(64, 2, 4)}
 
 #: Of 1024 frames and 128 bins, what SpecAugment blots out at most.
 BLOTTED_FRAMES, BLOTTED_BINS = 192 / 1024, 48 / 128
@@ -108,6 +108,7 @@ def audiomae(
     normalize: Literal["patch"] | None = "patch",
     mean: float = AUDIOSET_MEAN,
     std: float = AUDIOSET_STD,
+    augment: bool = True,
 ) -> Recipe:
     """Audio-MAE: predict 80 % of a filter bank's patches from the rest.
 
@@ -124,19 +125,21 @@ def audiomae(
         positions: sines and cosines of time and frequency, or as the release has them (transposed).
         decoder: its tokens attend within shifted windows of 4 × 4, or to all (global).
         decoder_width: width of the decoder's tokens; 512 (debug 32, nano 64) unless given.
-        decoder_depth: blocks of the decoder; 16, global 8 (debug 2, nano 4), unless given.
+        decoder_depth: blocks of the decoder; 16, global 8 (debug and nano 2), unless given.
         decoder_heads: attention heads of the decoder; 16 (debug 2, nano 4) unless given.
         normalize: subtract each patch's mean and divide by its deviation, or predict plain energies.
         mean: of the filter banks; published -4.268 for AudioSet, -6.627 for ESC-50, -6.846 for Speech Commands.
         std: deviation of the filter banks; published 4.569, 5.358 and 5.565.
+        augment: roll waveforms in time and make them louder or softer, as published.
     """
     sound = Sound(seconds, rate)
     tokenizer, grid = _spectrogram(sound, bins, patch, mean, std)
     width = dimensions(size).width
     small = SMALL_DECODERS.get(size, DECODERS[decoder])
     decoder_width = decoder_width or small.width
-    sizes = {"width": decoder_width, "depth": decoder_depth or small.depth, "heads": decoder_heads or small.heads}
     places = Positions(grid, decoder_width, positions)
+    sizes: dict[str, Any] = {"depth": decoder_depth or small.depth, "heads": decoder_heads or small.heads}
+    sizes["width"] = decoder_width
     return Recipe(
         objective=MaskedAutoencoder(
             key="audio",
@@ -150,7 +153,7 @@ def audiomae(
             target=Pixels(tokenizer.patchify, "audio", normalize=normalize),
             loss=mse,
         ),
-        data=Data(sound, mean=(), std=()),
+        data=Data(sound, transform=[RandomRoll(), RandomLoudness()] if augment else [], mean=(), std=()),
         optimizer=Optimizer(lr=2e-4, betas=(0.9, 0.95), weight_decay=1e-4),
         schedule=Schedule(epochs=33, warmup=3, batch=512),
         loader=Loader(batch=32),
@@ -174,6 +177,7 @@ def finetune(
     mean: float = AUDIOSET_MEAN,
     std: float = AUDIOSET_STD,
     drop_path: float = 0.1,
+    augment: bool = True,
 ) -> Recipe:
     """Audio-MAE's encoder, fine-tuned as published: mean-pooled, on patches of which some stretches and bands are left out.
 
@@ -194,15 +198,16 @@ def finetune(
         mean: of the filter banks; see `audiomae`.
         std: deviation of the filter banks.
         drop_path: stochastic depth.
+        augment: roll waveforms in time, make them louder or softer, and mix half of them two by two, as published.
     """
     sound = Sound(seconds, rate)
     frames = sound.length // FilterBank(rate, bins).shift
-    augment = SpecAugment(
+    blot = SpecAugment(
         round(frames * BLOTTED_FRAMES) if blot_frames is None else blot_frames,
         round(bins * BLOTTED_BINS) if blot_bins is None else blot_bins,
         value=-mean / (2 * std),  # the release blots out before it normalises
     )
-    tokenizer, grid = _spectrogram(sound, bins, patch, mean, std, augment)
+    tokenizer, grid = _spectrogram(sound, bins, patch, mean, std, blot)
     encoder = ViT(
         size,
         tokenizer,
@@ -219,7 +224,14 @@ def finetune(
             loss=classification(multi_label),
             masker=Structured(drop_time, drop_frequency) if drop_time or drop_frequency else None,
         ),
-        data=Data(sound, mean=(), std=()),
+        data=Data(
+            sound,
+            transform=[RandomRoll(), RandomLoudness()] if augment else [],
+            mean=(),
+            std=(),
+            mixup=10.0 if augment else 0.0,
+            mixed=0.5,
+        ),
         optimizer=Optimizer(lr=published.lr, weight_decay=5e-4, layer_decay=0.75),
         schedule=Schedule(
             epochs=published.epochs, warmup=published.warmup, batch=published.batch, min_lr=published.min_lr
