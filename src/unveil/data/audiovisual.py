@@ -105,7 +105,7 @@ class Audiovisual:
 
     @staticmethod
     def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
-        return Sound.excerpt(path, start, end)
+        return None if Sound.lacks(os.fspath(path)) else Sound.excerpt(path, start, end)
 
     @staticmethod
     def lasts(path: str | os.PathLike[str]) -> float | None:
