@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from unveil.decoders import SeparateDecoders, SharedDecoder, StreamEmbedding, TransformerDecoder
 from unveil.encoders import Fusion, ViT, shown
+from unveil.errors import UserError
 from unveil.losses import mse
 from unveil.masking import Mask, Random
 from unveil.objectives import AlignedAutoencoder, Contrast, Each, FusedAutoencoder, MaskedAutoencoder
@@ -206,6 +207,15 @@ def test_each_stream_has_a_mask_of_its_own_seed() -> None:
     assert not torch.equal(masks["video"].masked, masks["audio"].masked)
     later = network.masked(given | {"seed": given["seed"] + 1})
     assert torch.equal(later["video"].masked, masks["audio"].masked)
+
+
+def test_a_mask_that_leaves_nothing_to_see_or_to_guess() -> None:
+    """A mean over no token is no number: it is said before."""
+    network = plain()
+    for ratio, words in ((0.95, "leaves 0 of the audio's 8"), (0.0, "leaves 8 of the audio's 8")):
+        network.maskers["audio"] = Random(ratio)
+        with pytest.raises(UserError, match=words):
+            network(batch())
 
 
 def test_the_second_masks_are_other_ones() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from unveil.encoders import Encoder, Fusion
+from unveil.errors import UserError
 from unveil.losses import contrast
 from unveil.masking import Mask, Masker, draw
 from unveil.objectives.masked import Reconstruction, painted
@@ -110,7 +111,14 @@ class FusedAutoencoder(Objective):
 
     def _drawn(self, batch: Mapping[str, Tensor], key: str, number: int) -> Mask:
         stem: Any = self.encoder.stems[key]
-        return draw(self.maskers[key], stem.mask_grid(batch[key]), batch["seed"] + number).to(batch[key].device)
+        grid = stem.mask_grid(batch[key])
+        mask = draw(self.maskers[key], grid, batch["seed"] + number)
+        if not mask.visible.shape[1] or not mask.masked.shape[1]:
+            raise UserError(
+                f"{self.maskers[key]!r} leaves {mask.visible.shape[1]} of the {key}'s {torch.Size(grid).numel()} patches visible: choose "
+                "another ratio, smaller patches, or longer clips."
+            )
+        return mask.to(batch[key].device)
 
     def forward(self, batch: dict[str, Tensor], mask: Any = None, state: Any = None) -> dict[str, Tensor]:
         """Batch with the streams and `seed` → {"loss"}, and of each stream {"reconstruction_…"}.

@@ -23,6 +23,7 @@ from unveil.data import Audiovisual, Dense, HorizontalFlip, RandomShortSideCrop,
 from unveil.data.audiovisual import Missing
 from unveil.decoders import SharedDecoder, StreamEmbedding, TransformerDecoder
 from unveil.encoders import Encoder, Fusion, Size, ViT, dimensions
+from unveil.errors import UserError
 from unveil.heads import LinearHead
 from unveil.losses import classification, mse
 from unveil.masking import Random
@@ -141,8 +142,9 @@ def avmae(
         missing: what becomes of clips without a sound track: drop leaves them out, blank takes silence.
     """
     signal = Audiovisual(Video(Dense(frames, stride)), Sound(seconds, rate), missing)
-    width, depth, heads = dimensions(size)
+    width, _, heads = dimensions(size)
     found = streams(signal, crop, patch, tubelet, bins, audio_patch)
+    before = _own_layers(size, fusion_layers)
     decoder_width, decoder_heads = decoder_width or width // 2, decoder_heads or heads // 2
 
     def places(stream: Stream) -> nn.Module:
@@ -159,7 +161,7 @@ def avmae(
     return Recipe(
         objective=FusedAutoencoder(
             encoder=Fusion(
-                {key: stem(size, depth - fusion_layers, stream, positions) for key, stream in found.items()},
+                {key: stem(size, before, stream, positions) for key, stream in found.items()},
                 fusion_layers,
                 heads,
             ),
@@ -228,11 +230,11 @@ def finetune(
     signal = Audiovisual(Video(Dense(frames, stride)), Sound(seconds, rate), missing)
     _, depth, heads = dimensions(size)
     found = streams(signal, crop, patch, tubelet, bins, audio_patch)
-    before = depth - fusion_layers
+    before = _own_layers(size, fusion_layers)
     rates = [drop_path * layer / max(1, depth - 1) for layer in range(depth)]
     encoder = Fusion(
         {
-            key: stem(size, before, stream, positions, rates[before - 1] if before else 0.0)
+            key: stem(size, before, stream, positions, rates[before - 1])
             for key, stream in found.items()
             if use in (key, signal.key)
         },
@@ -254,6 +256,20 @@ def finetune(
         loader=Loader(batch=8),
         clip_gradient=1.0,
     )
+
+
+def _own_layers(size: Size, fusion_layers: int) -> int:
+    """How many layers each encoder has for itself.
+
+    Raises:
+        UserError: none.
+    """
+    depth = dimensions(size).depth
+    if not 0 < fusion_layers < depth:
+        raise UserError(
+            f"--fusion-layers {fusion_layers}: of the {depth} layers of size {size} at least 1, and not all."
+        )
+    return depth - fusion_layers
 
 
 def seen(signal: Audiovisual, crop: int, flip: bool) -> Data:
