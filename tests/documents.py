@@ -34,7 +34,7 @@ PLAIN = ("text", "csv", "diff")
 TINY: dict[str, Any] = {
     "size": "debug", "frames": 4, "crop": 32, "patch": 8, "max_steps": 2, "schedule.batch": 4, "loader.batch": 4,
     "loader.workers": 0, "sample.clips": 1, "sample.crops": 1, "points": 32, "group": 4, "neighbours": 3,
-    "seconds": 0.16, "bins": 16,
+    "seconds": 0.16, "bins": 16, "audio_patch": 4, "fusion_layers": 1,
 }  # fmt: skip
 #: Folders of the pages that hold pictures.
 PICTURES = {"photos/", "images/"}

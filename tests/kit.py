@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unveil.encoders import shown, streams_of
 from unveil.masking import Mask
 from unveil.objectives import Objective
 from unveil.recipe import Recipe
@@ -38,6 +39,8 @@ SMALL = {
     "seconds": SECONDS,
     "rate": RATE,
     "bins": 32,
+    "audio_patch": 8,
+    "fusion_layers": 1,
     "group": 16,
     "neighbours": 4,
 }
@@ -62,7 +65,8 @@ def batch_for(objective: Objective, seed: int = 0) -> dict[str, Tensor]:
     shapes = {"image": (3, CROP, CROP), "video": (3, FRAMES, CROP, CROP), "points": (3, POINTS)}
     shapes["audio"] = (1, round(SECONDS * RATE))
     views = [objective.views] if objective.views > 1 else []
-    signals = [key for key in objective.towers if key != "text"]
+    streams = dict.fromkeys(name for key, tower in objective.towers.items() for name in streams_of(tower, key))
+    signals = [key for key in streams if key != "text"]
     batch = {key: torch.randn(BATCH, *views, *shapes[key], generator=generator) for key in signals}
     if text := objective.towers.get("text"):
         ids = torch.randint(1, text.embed.num_embeddings, (BATCH, text.context), generator=generator)
@@ -75,9 +79,12 @@ def batch_for(objective: Objective, seed: int = 0) -> dict[str, Tensor]:
     return batch
 
 
-def signal_of(objective: Objective, batch: dict[str, Tensor], key: str) -> Tensor:
-    """What a tower takes: of several views the first."""
-    return batch[key][:, 0] if objective.views > 1 else batch[key]
+def signal_of(objective: Objective, batch: dict[str, Tensor], key: str) -> Any:
+    """What a tower takes: of several views the first; of several streams all it looks at."""
+    tower = objective.towers[key]
+    return shown(
+        tower, {name: x[:, 0] for name, x in batch.items() if x.ndim > 2} if objective.views > 1 else batch, key
+    )
 
 
 def mask_for(objective: Any, batch: dict[str, Tensor]) -> Any:

@@ -14,10 +14,15 @@ import documents
 import unveil
 from unveil import catalogue, cli, recipes, verbs
 from unveil.errors import UserError
+from unveil.recipes import mavil
 
 sys.path.insert(0, str(Path(__file__).parent / "golden"))
+sys.path.insert(0, str(Path(__file__).parent / "data"))
 from reference import read, state_of
+from sounds import write_clip
 
+#: Flags of what hears.
+OF_SOUND = ("seconds", "bins", "audio_patch", "fusion_layers")
 PIECES = [piece for page in documents.pages() for piece in documents.pieces(page)]
 README = documents.ROOT / "README.md"
 
@@ -42,6 +47,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("scans", "labelled-scans", "test-scans"):
         write_clouds(root / name)
     write_sounds(root / "sounds")
+    shutil.copy(root / "sounds" / "0.wav", root / "bark.wav")
+    for number in range(4):
+        write_clip(root / "clips" / f"heard-{number}.mp4", [0.2 * number], [0.2 * number], seconds=1.0)
     for name, (reference, classes) in documents.CHECKPOINTS.items():
         state = state_of(read(reference))
         if classes:
@@ -51,7 +59,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     verbs.export(imported_vit(root), format="huggingface", out=root / "from-transformers", quiet=True)
     write_own_recipe(root)
     clouds = ("points", "group", "neighbours")
-    tiny = {name: value for name, value in documents.TINY.items() if name not in (*clouds, "seconds", "bins")}
+    tiny = {name: value for name, value in documents.TINY.items() if name not in (*clouds, *OF_SOUND)}
     tiny |= {"device": "cpu", "quiet": True}
     of_clouds = {**tiny, **{name: documents.TINY[name] for name in clouds}}
     of_clouds = {name: value for name, value in of_clouds.items() if name not in ("frames", "crop", "patch")}
@@ -59,6 +67,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     verbs.finetune(run.path, data=root / "labelled", out=root / "runs" / "b", **tiny)
     verbs.pretrain("omnimae", data=[root / "photos", root / "clips"], out=root / "runs" / "omnimae", **tiny)
     verbs.embed(run.path, data=root / "clips", out=root / "index", device="cpu", quiet=True)
+    heard = {**tiny, **{name: documents.TINY[name] for name in OF_SOUND}}
+    first = verbs.pretrain("mavil", data=root / "clips", out=root / "runs" / "mavil1", **heard)
+    decided = {name: value for name, value in heard.items() if name not in mavil.DECIDES}
+    second = verbs.pretrain(
+        "mavil", data=root / "clips", teacher=str(first.path), out=root / "runs" / "mavil2", **decided
+    )
+    verbs.embed(second.path, data=root / "clips", use="video", out=root / "heard", device="cpu", quiet=True)
     stills = {name: value for name, value in tiny.items() if name != "frames"}
     pairs = verbs.pretrain("flip", data=root / "pairs", out=root / "runs" / "flip", **stills)
     verbs.embed(pairs.path, data=root / "photos", out=root / "pictures", device="cpu", quiet=True)

@@ -35,7 +35,7 @@ def begin(
     """
     import torch
 
-    from unveil.data import mixture, signal_of
+    from unveil.data import complete, mixture, signal_of
     from unveil.data.balance import balanced
     from unveil.flags import assemble, recipe_flags
     from unveil.run import load, new_info
@@ -63,6 +63,7 @@ def begin(
     with ThreadPoolExecutor(1) as beside:
         whole = beside.submit(_measured, listed)
         manifest, bad = _readable(listed, how)
+        manifest, incomplete = complete(manifest, sketch.data.signal, lambda text: say(how.quiet, text))
         if supervised:
             manifest = _labelled(manifest, how.quiet)
         train_rows, held_out = _divided(manifest, asked["val_fraction"], asked["seed"])
@@ -96,6 +97,7 @@ def begin(
                 "train": len(train_rows),
                 "validation": len(held_out) if held_out is not None else 0,
                 "bad": len(bad),
+                **({"incomplete": incomplete} if incomplete else {}),
             },
             licence_of_start=_licence(asked["start"]),
             **about_text,

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unveil.errors import UserError
 from unveil.storage import read_lines
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from unveil.recipe import Recipe
+    from unveil.recipe import Data, Recipe
 
 FORMAT = 1
 WEIGHTS = {"last": "weights.safetensors", "best": "best.safetensors"}
@@ -69,6 +69,20 @@ def choose_device(device: str) -> torch.device:
             "Use --device auto, or see: unveil doctor"
         )
     return torch.device(device)
+
+
+class Tower(NamedTuple):
+    """One of a run's encoders.
+
+    Attributes:
+        key: its name: of its stream, or of the whole signal.
+        encoder: a plain `nn.Module`.
+        data: how files become what it takes.
+    """
+
+    key: str
+    encoder: nn.Module
+    data: Data
 
 
 class Run:
@@ -173,8 +187,26 @@ class Run:
     @property
     def encoder(self) -> nn.Module:
         """The encoder alone, a plain `nn.Module`."""
+        return self.tower().encoder
+
+    def tower(self, use: str | None = None) -> Tower:
+        """One of the encoders of a run of several streams; of any other run the one there is.
+
+        Args:
+            use: "video", "audio", "both", … ; None for that of the whole signal.
+
+        Raises:
+            UserError: the run has none of this name.
+        """
+        from unveil.data import narrowed, streams_in
+
+        signal = self.recipe.data.signal
         towers: Mapping[str, nn.Module] = self.objective.towers  # type: ignore[assignment]
-        return towers[self.recipe.data.signal.key]
+        there = [key for key in (*streams_in(signal), signal.key) if key in towers]
+        key = signal.key if use is None else use
+        if key not in there:
+            raise UserError(f"--use {key}: {self.path} has {', '.join(dict.fromkeys(there))}.")
+        return Tower(key, towers[key], narrowed(self.recipe.data, key))
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl."""
@@ -196,11 +228,17 @@ class Run:
 
         return list(predict(self, [Path(path) for path in paths], top=top, hop=hop, batch=batch))
 
-    def embed(self, paths: Sequence[str | Path], layer: int | None = None, pool: str | None = None) -> np.ndarray:
-        """Embeddings float32 [n, D], one per window of each file, in order."""
+    def embed(
+        self,
+        paths: Sequence[str | Path],
+        layer: int | None = None,
+        pool: str | None = None,
+        use: str | None = None,
+    ) -> np.ndarray:
+        """Embeddings float32 [n, D], one per window of each file, in order; `use`: see `tower`."""
         from unveil.serve import embeddings
 
-        return embeddings(self, [Path(path) for path in paths], layer=layer, pool=pool)
+        return embeddings(self, [Path(path) for path in paths], layer=layer, pool=pool, use=use)
 
 
 def load(path: str | Path, device: str = "auto", weights: str = "last") -> Run:

@@ -31,19 +31,16 @@ def sample(recipe: Recipe) -> dict[str, Tensor]:
 
     Features of one sample alone have no statistics, which batch norms of projectors and heads take. Counts are divided by two.
     """
-    from unveil.data import to_input
+    from unveil.data import prepared
 
     data = recipe.data
-    blank = data.signal.blank()
-    for step in data.evaluation:
-        blank = step(blank)
-    x = to_input(blank, data.mean, data.std)
     views = [1 + len(data.views)] if data.views else []
-    x = x.expand(2, *views, *x.shape).contiguous()
-    none = torch.zeros(x.shape[0], dtype=torch.int64)
-    batch = {data.signal.key: x, "seed": none, "label": none.clone()}
+    streams = prepared(data, data.signal.blank())
+    none = torch.zeros(2, dtype=torch.int64)
+    batch = {key: x.expand(2, *views, *x.shape).contiguous() for key, x in streams.items()}
+    batch |= {"seed": none, "label": none.clone()}
     if data.text is not None:
-        batch["text"] = torch.ones(x.shape[0], data.text.context, dtype=torch.int64)
+        batch["text"] = torch.ones(2, data.text.context, dtype=torch.int64)
     return batch
 
 

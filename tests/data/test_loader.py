@@ -290,7 +290,7 @@ def test_evaluation_leaves_bad_files_out_and_lists_them(manifest, bad, batch):
 
 
 def test_collate_and_workers():
-    assert collate([{"bad": [("a", "b")]}], "image") == {"bad": [("a", "b")]}
+    assert collate([{"bad": [("a", "b")]}], ["image"]) == {"bad": [("a", "b")]}
     assert num_workers(Loader(workers=3)) == 3
     assert num_workers(Loader(workers=-1)) == len(os.sched_getaffinity(0)) - 1
 

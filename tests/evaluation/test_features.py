@@ -4,7 +4,7 @@ from evaluation_fakes import Identity, batches
 
 from unveil.errors import UserError
 from unveil.evaluation import extract, extract_tokens, pooled
-from unveil.evaluation.features import views_of
+from unveil.evaluation.features import looks
 from unveil.tokens import Tokens
 
 
@@ -82,7 +82,7 @@ def test_errors(x):
     with pytest.raises(UserError, match=r"\[2, 5\] and of \[2, 3\] views and tokens"):
         extract_tokens(Identity(6), [*batches(x, None), *batches(x[..., :3], None)], "image", "cpu")
     with pytest.raises(KeyError, match="video"):
-        views_of({"image": x}, "video")
+        next(looks({"image": x}, ["video"], "cpu"))
 
 
 def test_a_full_disk_is_said(x, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 
 import kit
 from unveil import recipes
+from unveil.encoders import streams_of
 from unveil.exporting.network import Features, Logits, Network
 from unveil.exporting.programs import onnx_program, torch_program
 from unveil.recipe import Recipe
@@ -16,7 +17,7 @@ from unveil.sizes import sample
 QUICK = {"videomae", "slowfast", "mvitv2"}
 
 
-def network_of(recipe: Callable[..., Recipe]) -> tuple[Network, torch.Tensor]:
+def network_of(recipe: Callable[..., Recipe]) -> tuple[Network, dict[str, torch.Tensor]]:
     """What a run of this recipe would export, with running statistics and factors that are not the first ones; signals."""
     built = kit.small(recipe)
     objective, key = built.objective.eval(), built.data.signal.key
@@ -24,11 +25,15 @@ def network_of(recipe: Callable[..., Recipe]) -> tuple[Network, torch.Tensor]:
     for name, value in objective.state_dict().items():
         if value.is_floating_point() and "positions" not in name:
             value.add_(0.05 * torch.rand(value.shape, generator=generator))
-    module = Logits(objective, key) if hasattr(objective, "logits") else Features(objective.towers[key])
-    shape = tuple(sample(built)[key].shape[1 + (built.objective.views > 1) :])
+    encoder = objective.towers[key]
+    streams = streams_of(encoder, key)
+    module = Logits(objective, streams) if hasattr(objective, "logits") else Features(encoder, key)
+    given = sample(built)
+    shapes = {name: tuple(given[name].shape[1 + (built.objective.views > 1) :]) for name in streams}
     told = {**built.data.described(), "std": built.data.std}
     description = {"recipe": recipe.__name__, "preprocessing": told, "classes": []}
-    return Network(module.eval(), key, "answer", shape, description), torch.randn(3, *shape, generator=generator)
+    x = {name: torch.randn(3, *shape, generator=generator) for name, shape in shapes.items()}
+    return Network(module.eval(), key, "answer", shapes, description), x
 
 
 @pytest.mark.parametrize(

@@ -210,18 +210,18 @@ class TestComparing:
         run = run_of("vit", tmp_path / "run")
         x, what = signals(run, None)
         assert what.startswith("noise")
-        assert x.shape == (6, 3, 32, 32)
+        assert x["image"].shape == (6, 3, 32, 32)
         picture = write_image(tmp_path / "held-out.png", 1)
         write_manifest(run, [Row(str(picture), "cat", None, None, None, None)], "validation")
         x, what = signals(run, None)
         assert what == "1 real signals (held-out.png) and their mirror images"
-        assert torch.equal(x[0], x[1].flip(-1))
+        assert torch.equal(x["image"][0], x["image"][1].flip(-1))
 
     def test_on_files_that_are_named(self, tmp_path: Path) -> None:
         run = run_of("videomae-finetune", tmp_path / "run")
         clip = write_video(tmp_path / "clips" / "one.mp4", 2)
         x, what = signals(run, [clip.parent])
-        assert what == f"{len(x) // 2} real signals (one.mp4) and their mirror images"
+        assert what == f"{len(x['video']) // 2} real signals (one.mp4) and their mirror images"
         (tmp_path / "broken.mp4").write_bytes(b"no video")
         with pytest.raises(UserError, match=r"none of these files can be read; the first: .*broken\.mp4"):
             unveil.export(run, format="onnx", data=tmp_path / "broken.mp4", quiet=True)

@@ -43,7 +43,7 @@ def test_windows_cross_files_and_keep_their_order(run, clips):
     batches = [item for item in items if isinstance(item, Batch)]
     assert [len(b.windows) for b in batches] == [2, 2, 1]  # 1 + 4 windows of 0.8 s, the first batch of two files
     assert {w.path[-9:] for w in batches[0].windows} == {"short.MP4", "/long.mp4"}
-    assert batches[0].x.shape == (2, 3, 4, 32, 32)
+    assert batches[0].x["video"].shape == (2, 3, 4, 32, 32)
     times = [(w.start, w.end) for b in batches for w in b.windows if w.path.endswith("long.mp4")]
     assert times == [pytest.approx(t) for t in [(0, 0.8), (0.8, 1.6), (1.6, 2.4), (2.4, 2.5)]]
 
@@ -54,7 +54,7 @@ def test_a_failure_in_the_middle_comes_after_what_was_read(run, clips, monkeypat
         if "long" in str(path):
             raise OSError("cut off")
 
-    signal = type("Signal", (), {"windows": staticmethod(windows), "suffixes": {".mp4"}})()
+    signal = type("Signal", (), {"windows": staticmethod(windows), "suffixes": {".mp4"}, "key": "video"})()
     monkeypatch.setattr(run.recipe.data, "signal", signal)
     items = list(stream(run.recipe.data, [clips / "long.mp4", clips / "deep" / "short.MP4"], None, 8))
     assert [type(item) for item in items] == [Batch, BadFile, Batch]
@@ -72,7 +72,7 @@ def test_memory_is_bounded(run, clips, monkeypatch):
             yield float(number), number + 1.0, torch.full((4, 3, 40, 40), number % 256, dtype=torch.uint8)
             number += 1
 
-    signal = type("Signal", (), {"windows": staticmethod(windows), "suffixes": {".mp4"}})()
+    signal = type("Signal", (), {"windows": staticmethod(windows), "suffixes": {".mp4"}, "key": "video"})()
     monkeypatch.setattr(run.recipe.data, "signal", signal)
     items = stream(run.recipe.data, [clips / "long.mp4"], None, 3)
     for seen in (3, 6, 9):

@@ -1,5 +1,6 @@
 """Files on disk → manifest → samples → batches."""
 
+from unveil.data.audiovisual import Audiovisual
 from unveil.data.clips import Clip, Dense, Uniform, notation
 from unveil.data.cloud_files import Cloud, read_cloud
 from unveil.data.cloud_transforms import Jitter, RandomRotation, RandomScale
@@ -7,6 +8,7 @@ from unveil.data.clouds import Points
 from unveil.data.colour import ColorJitter, GaussianBlur, Grayscale, Solarize
 from unveil.data.dataset import Dataset, Sample, sample_seed
 from unveil.data.images import read_image
+from unveil.data.lacking import complete
 from unveil.data.loader import Batch, evaluation_batches, training_batches
 from unveil.data.manifest import Manifest, Row
 from unveil.data.mixture import mixture
@@ -15,6 +17,7 @@ from unveil.data.sound import Sound
 from unveil.data.sound_reader import SoundReader
 from unveil.data.sound_transforms import RandomLoudness, RandomRoll, WaveMixUp
 from unveil.data.splits import split
+from unveil.data.streams import SeveralStreams, divided, filling, narrowed, prepared, stacked, streams_in
 from unveil.data.training_order import TrainingOrder
 from unveil.data.transforms import (
     CenterCrop,
@@ -34,6 +37,7 @@ from unveil.data.video_reader import VideoReader
 from unveil.data.visual import Visual
 
 __all__ = [
+    "Audiovisual",
     "Batch",
     "CenterCrop",
     "Clip",
@@ -60,6 +64,7 @@ __all__ = [
     "ResizeShort",
     "Row",
     "Sample",
+    "SeveralStreams",
     "Signal",
     "Solarize",
     "Sound",
@@ -72,11 +77,16 @@ __all__ = [
     "Visual",
     "WaveMixUp",
     "centred",
+    "complete",
+    "divided",
     "evaluation_batches",
+    "filling",
     "fine_tuning",
     "frames",
     "mixture",
+    "narrowed",
     "notation",
+    "prepared",
     "probe",
     "read_cloud",
     "read_frames",
@@ -84,6 +94,8 @@ __all__ = [
     "sample_seed",
     "signal_of",
     "split",
+    "stacked",
+    "streams_in",
     "three_crops",
     "to_input",
     "training_batches",

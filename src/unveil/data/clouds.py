@@ -33,6 +33,7 @@ class Points:
     points: int = 2048
     key: ClassVar[str] = "points"
     suffixes: ClassVar[frozenset[str]] = frozenset(READERS)
+    pictures: ClassVar[bool] = False
     values: ClassVar[str] = "coordinates minus their mean, divided by the largest distance from it"
     measure = staticmethod(measure_cloud)
 

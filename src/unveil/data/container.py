@@ -46,6 +46,16 @@ def open_container(path: str, kind: str) -> InputContainer:
             raise DecodeError(f"{path}: not a kind of {kind} that is read ({error.strerror}).") from error
 
 
+def has_sound(path: str) -> bool:
+    """Whether a media file has a sound track, silent or not; its header says so.
+
+    Raises:
+        DecodeError: it cannot be opened.
+    """
+    with open_container(path, "video") as container:
+        return bool(container.streams.audio)
+
+
 @contextmanager
 def reported(path: str) -> Iterator[None]:
     """FFmpeg's errors as `DecodeError`, with the file."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from unveil.data.manifest import Manifest, Row, label_names
-from unveil.data.signals import to_input
+from unveil.data.streams import Raw, as_input, crops_of, divided, joined, on_pictures, stacked
 from unveil.data.transforms import CropFirst, RandomErasing, three_crops
 from unveil.data.visual import kinds_of
 from unveil.errors import DecodeError, UserError
@@ -53,7 +53,7 @@ class Dataset(torch.utils.data.Dataset):
     each of them is a stack [V,…] of views with transforms of their own. Evaluation: `dataset[index]` is a list of one sample
     whose signal is [V,…], V = clips × crops views, clip by clip.
 
-    A sample has `index`, `seed` (see `sample_seed`), the signal (float32, normalised) under its key, and, with `classes`,
+    A sample has `index`, `seed` (see `sample_seed`), the signal's streams (float32, normalised) under their keys, and, with `classes`,
     `label`: the class's index (int64; -1 where the row has none) or a multi-hot vector (float32 [classes]). Where `data.text`
     asks for it, training samples have `text`, the ids of the row's caption (int64 [L]).
 
@@ -136,8 +136,7 @@ class Dataset(torch.utils.data.Dataset):
                 following = (following + 1) % len(alike)
             tried.append(int(alike[following]))
         samples = [
-            self._sample(row_index, seed, row.label) | beside | {self.data.signal.key: view}
-            for seed, view in zip(seeds, views, strict=True)
+            self._sample(row_index, seed, row.label) | beside | view for seed, view in zip(seeds, views, strict=True)
         ]
         samples[0]["bad"] = bad
         return samples
@@ -146,30 +145,37 @@ class Dataset(torch.utils.data.Dataset):
         """The rows of the same kind, among them itself."""
         return range(len(self)) if self.kinds is None else np.flatnonzero(self.kinds == self.kinds[index])
 
-    def _training_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[Tensor]:
+    def _training_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[dict[str, Tensor]]:
         """A view of one clip (or picture) for each seed, as the network takes it; of a recipe with several views their stack."""
         if self.data.views:
             return self._several_views(row, generator, seeds)
         transforms = list(self.data.transform)
         first = CropFirst.of(transforms[0]) if transforms and len(seeds) == 1 else None
         rest = transforms[1:] if first else transforms
-        x = None if first else self.data.signal.read(row, generator)
+        signal = self.data.signal
+        x = None if first else signal.read(row, generator)
         views = []
         for seed in seeds:
             # Not `seed` itself: masks are drawn from it, and would be tied to the crops.
             with seeded(hash63("transform", seed)):
                 if first:
-                    view = first.resize(self.data.signal.read(row, generator, first.box))
+                    view = on_pictures(signal, signal.read(row, generator, first.box), first.resize)
                 else:
                     assert x is not None
                     view = x
-                for transform in rest:
-                    view = transform(view)
-                view = to_input(view, self.data.mean, self.data.std)
-                views.append(self._erase(view) if self._erase is not None else view)
+                views.append(self._transformed(view, rest))
         return views
 
-    def _several_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[Tensor]:
+    def _transformed(self, x: Raw, transforms: Sequence[Callable[[Any], Any]]) -> dict[str, Tensor]:
+        """A sample as it was read → its streams as the network takes them."""
+        for transform in transforms:
+            x = on_pictures(self.data.signal, x, transform)
+        streams = as_input(self.data, x)
+        if self._erase is None:
+            return streams
+        return divided(self.data.signal, on_pictures(self.data.signal, joined(self.data.signal, streams), self._erase))
+
+    def _several_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[dict[str, Tensor]]:
         """[V,…] for each seed: view 1 draws as the only one would, each further one from a seed of its own."""
         kinds = [self.data.transform, *self.data.views]
         moments = self.data.signal.moments(row, len(kinds), generator)
@@ -178,15 +184,12 @@ class Dataset(torch.utils.data.Dataset):
             views = []
             for number, (x, transforms) in enumerate(zip(moments, kinds, strict=True)):
                 with seeded(hash63("transform", seed, *([number] if number else []))):
-                    for transform in transforms:
-                        x = transform(x)
-                    x = to_input(x, self.data.mean, self.data.std)
-                    views.append(self._erase(x) if self._erase is not None else x)
-            if len({tuple(view.shape) for view in views}) > 1:
-                raise UserError(
-                    f"views of different shapes, {[tuple(view.shape) for view in views]}: end all of them with one crop."
-                )
-            stacks.append(torch.stack(views))
+                    views.append(self._transformed(x, transforms))
+            for key in views[0]:
+                shapes = [tuple(view[key].shape) for view in views]
+                if len(set(shapes)) > 1:
+                    raise UserError(f"views of different shapes, {shapes}: end all of them with one crop.")
+            stacks.append(stacked(views))
         return stacks
 
     def _evaluate(self, index: int) -> Sample:
@@ -197,8 +200,8 @@ class Dataset(torch.utils.data.Dataset):
             clips = self.data.signal.views(row, self.data.clips)
         except DecodeError as error:
             return sample | {"bad": [(row.path, str(error))]}
-        views = [to_input(view, self.data.mean, self.data.std) for clip in clips for view in self._views(clip)]
-        return sample | {self.data.signal.key: torch.stack(views)}
+        cut = [view for clip in clips for view in crops_of(self.data.signal, clip, self._views)]
+        return sample | stacked([as_input(self.data, view) for view in cut])
 
     def _sample(self, index: int, seed: int, label: str) -> Sample:
         sample: Sample = {"index": torch.tensor(index), "seed": torch.tensor(seed)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from unveil.data.dataset import Dataset, Sample, hash63, seeded
-from unveil.data.sound_transforms import WaveMixUp
+from unveil.data.sound_transforms import MixUpTogether, WaveMixUp
+from unveil.data.streams import streams_in
 from unveil.data.training_order import Key, TrainingOrder
 from unveil.data.workers import Failure, load
 from unveil.errors import UserError
@@ -103,7 +104,7 @@ def evaluation_batches(dataset: Dataset, loader: Loader, batch: int, rank: int =
     bad: list[tuple[str, str]] = []
     following: Batch
     for following in load(_Batches(dataset), chunks, loader):
-        if dataset.data.signal.key not in following:
+        if "index" not in following:
             bad += following["bad"]
             continue
         if held is not None:
@@ -148,20 +149,20 @@ class _Batches(torch.utils.data.Dataset):
     def __getitem__(self, keys: list[Key]) -> Batch | Failure:
         try:
             samples = [sample for key in keys for sample in self.dataset[key]]
-            batch = collate(samples, self.dataset.data.signal.key)
+            batch = collate(samples, streams_in(self.dataset.data.signal))
             return mix(batch, self.dataset) if self.dataset.training else batch
         except UserError as error:
             return Failure(error)
 
 
-def collate(samples: Sequence[Sample], key: str) -> Batch:
-    """Stack samples; those without a signal (`key`) only leave their `bad` behind.
+def collate(samples: Sequence[Sample], streams: Collection[str]) -> Batch:
+    """Stack samples; those without a signal (`streams` are its keys) only leave their `bad` behind.
 
     Returns:
         Every tensor with a batch axis in front, and `bad`: a list of (path, error). Without any good sample only `bad`.
     """
     batch: Batch = {}
-    good = [sample for sample in samples if key in sample]
+    good = [sample for sample in samples if all(key in sample for key in streams)]
     for name in good[0] if good else ():
         if name == "bad":
             continue
@@ -184,8 +185,9 @@ def mixes(data: Data) -> bool:
 def mix(batch: Batch, dataset: Dataset) -> Batch:
     """Mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899) of neighbouring rows, two by two; labels become soft.
 
-    Waveforms [B,1,L] know only mixup (`WaveMixUp`), clouds of points neither. A pair is mixed with probability `data.mixed`.
-    Whether, which of the two and how much is drawn for each pair from its first sample's seed, so it does not depend on the other
+    Waveforms [B,1,L] know only mixup (`WaveMixUp`), and so do clips with their sound, both by one share; clouds of points know neither.
+    A pair is mixed with probability `data.mixed`. Whether, which of the two and how much is drawn for each pair from its first
+    sample's seed, so it does not depend on the other
     samples of a micro-batch. An odd row at the end stays as it is. With repeated sampling a row's crops are mixed with
     the other row's.
 
@@ -196,27 +198,51 @@ def mix(batch: Batch, dataset: Dataset) -> Batch:
     if not mixes(data) or "label" not in batch:
         return batch
     assert dataset.classes is not None
-    key, repeats = data.signal.key, data.repeats
-    x, label = batch[key].clone(), batch["label"].clone()
-    wanted = _ways(data, x, len(dataset.classes))
+    repeats, label = data.repeats, batch["label"].clone()
+    streams = {key: batch[key].clone() for key in streams_in(data.signal)}
+    wanted = _ways(data, streams, len(dataset.classes))
     if not label.is_floating_point():
         label = functional.one_hot(label, len(dataset.classes)).float()
-    for first in range(0, len(x) - 2 * repeats + 1, 2 * repeats):
+    for first in range(0, len(label) - 2 * repeats + 1, 2 * repeats):
         for pair in ([first + r, first + repeats + r] for r in range(repeats)):
             with seeded(hash63("mix", int(batch["seed"][pair[0]]))):
                 if data.mixed < 1 and torch.rand(()).item() >= data.mixed:
                     continue
                 chosen = wanted[int(torch.randint(len(wanted), ()))]
-                x[pair], label[pair] = chosen(x[pair], label[pair])
-    return batch | {key: x, "label": label}
+                mixed, label[pair] = chosen({key: x[pair] for key, x in streams.items()}, label[pair])
+                for key, x in mixed.items():
+                    streams[key][pair] = x
+    return batch | streams | {"label": label}
 
 
-def _ways(data: Data, x: Tensor, classes: int) -> list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
-    """How two samples of a batch may be mixed: (signals, labels) → the same, mixed.
+def _ways(
+    data: Data, streams: dict[str, Tensor], classes: int
+) -> list[Callable[..., tuple[dict[str, Tensor], Tensor]]]:
+    """How two samples of a batch may be mixed: (streams, labels) → the same, mixed.
 
     Raises:
         UserError: samples of this kind are not mixed so.
     """
+    if len(streams) > 1:
+        if data.cutmix > 0:
+            raise UserError(
+                "cutmix puts a part of a picture into another, and no sound belongs to it: --sample.cutmix 0."
+            )
+        return [MixUpTogether(data.mixup)]
+    ((key, x),) = streams.items()
+
+    def of_one(way: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[dict[str, Tensor], Tensor]]:
+        def mixed(pair: dict[str, Tensor], label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+            one, labels = way(pair[key], label)
+            return {key: one}, labels
+
+        return mixed
+
+    return [of_one(way) for way in _ways_of_one(data, x, classes)]
+
+
+def _ways_of_one(data: Data, x: Tensor, classes: int) -> list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    """The same of samples of one stream: (signals, labels) → the same, mixed."""
     if x.ndim == 3:  # [B,1,L], [B,3,N]
         if x.shape[1] != 1 or data.cutmix > 0:
             what = (

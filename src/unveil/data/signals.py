@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -28,12 +28,15 @@ from unveil.data.video import probe, read_frames, windows
 from unveil.data.video_reader import VideoReader
 from unveil.errors import DecodeError, UserError
 
+Raw: TypeAlias = Tensor | Mapping[str, Tensor]
+"""A sample as a signal reads it; of several streams, by their keys."""
+
 PIXELS = "pixels in [0, 1], minus mean, divided by std"
 
 
 class Signal(Protocol):
     """A kind of signal. Samples of pixels are uint8, with channels before height and width, as torchvision has them; others
-    are float32 [C,*S], as the network takes them."""
+    are float32 [C,*S], as the network takes them. Of several streams (see `streams.SeveralStreams`) a sample is a mapping."""
 
     key: ClassVar[str]
     """The signal's name in samples and batches."""
@@ -41,10 +44,13 @@ class Signal(Protocol):
     suffixes: ClassVar[frozenset[str]]
     """Of its files, with the dot, in lower case."""
 
+    pictures: ClassVar[bool]
+    """Whether samples are pictures, which the transforms of torchvision are for."""
+
     values: ClassVar[str]
     """What the numbers are that the network takes, in words."""
 
-    def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
+    def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Raw:
         """One random training sample of a row of the manifest; of its pictures the part that `crop` wants.
 
         Raises:
@@ -52,7 +58,7 @@ class Signal(Protocol):
         """
         ...
 
-    def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> list[Tensor]:
+    def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> Sequence[Raw]:
         """`count` random training samples of one row, each of a moment of its own where the signal has several.
 
         Raises:
@@ -60,7 +66,7 @@ class Signal(Protocol):
         """
         ...
 
-    def views(self, row: Row, clips: int = 1) -> list[Tensor]:
+    def views(self, row: Row, clips: int = 1) -> Sequence[Raw]:
         """The `clips` deterministic test samples of a row.
 
         Raises:
@@ -68,13 +74,13 @@ class Signal(Protocol):
         """
         ...
 
-    def blank(self, height: int = 256, width: int = 256) -> Tensor:
+    def blank(self, height: int = 256, width: int = 256) -> Raw:
         """A black sample, to learn shapes from."""
         ...
 
     def windows(
         self, path: str | os.PathLike[str], hop: float | None = None
-    ) -> Iterator[tuple[float | None, float | None, Tensor]]:
+    ) -> Iterator[tuple[float | None, float | None, Raw]]:
         """A whole file piece by piece: (start, end, sample), seconds or None; in bounded memory.
 
         Raises:
@@ -139,24 +145,25 @@ class Video:
     clip: Clip
     key: ClassVar[str] = "video"
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
+    pictures: ClassVar[bool] = True
     values: ClassVar[str] = PIXELS
     measure = staticmethod(measure_video)
 
     def read(self, row: Row, generator: torch.Generator | None = None, crop: Crop | None = None) -> Tensor:
         with VideoReader(row.path) as video:
-            start, end = _span(row, video)
+            start, end = span(row, video)
             return _channels_first(video.read(self.clip.times(start, end, video.fps, generator), crop))
 
     def moments(self, row: Row, count: int, generator: torch.Generator | None = None) -> list[Tensor]:
         with VideoReader(row.path) as video:
-            start, end = _span(row, video)
+            start, end = span(row, video)
             clips = [self.clip.times(start, end, video.fps, generator) for _ in range(count)]
             frames = _channels_first(video.read([time for clip in clips for time in clip]))  # decodes once for all
         return list(frames.split([len(clip) for clip in clips]))
 
     def views(self, row: Row, clips: int = 1) -> list[Tensor]:
         with VideoReader(row.path) as video:
-            start, end = _span(row, video)
+            start, end = span(row, video)
             views = self.clip.views(start, end, video.fps, clips)
             frames = _channels_first(video.read([time for view in views for time in view]))  # decodes once for all
         return list(frames.split([len(view) for view in views]))
@@ -205,6 +212,7 @@ class Image:
 
     key: ClassVar[str] = "image"
     suffixes: ClassVar[frozenset[str]] = IMAGE_SUFFIXES
+    pictures: ClassVar[bool] = True
     values: ClassVar[str] = PIXELS
     measure = staticmethod(measure_image)
 
@@ -257,7 +265,12 @@ def owner(path: str | os.PathLike[str]) -> type[Signal] | None:
     return next((signal for signal in SIGNALS if suffix(os.fspath(path)) in signal.suffixes), None)
 
 
-def _span(row: Row, video: VideoReader) -> tuple[float, float]:
+def span(row: Row, video: VideoReader) -> tuple[float, float]:
+    """The row's stretch of a video, in seconds.
+
+    Raises:
+        DecodeError: it starts after the end.
+    """
     start, end = row.start or 0.0, video.duration if row.end is None else min(row.end, video.duration)
     if start > 0 and start >= video.duration - 0.5 / video.fps:
         raise DecodeError(f"{row.path}: the segment starts at {start:g} s, the video ends at {video.duration:.3f} s.")

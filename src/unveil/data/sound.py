@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from unveil.data.boxes import Crop
+from unveil.data.container import has_sound
 from unveil.data.drawing import painted, spectrogram
 from unveil.data.encode_sound import compressed
+from unveil.data.listing import suffix
 from unveil.data.measure import measure_sound
 from unveil.data.row import Row
 from unveil.data.sound_reader import SoundReader
@@ -43,6 +45,7 @@ class Sound:
     rate: int = 16000
     key: ClassVar[str] = "audio"
     suffixes: ClassVar[frozenset[str]] = SOUND_SUFFIXES | VIDEO_SUFFIXES
+    pictures: ClassVar[bool] = False
     values: ClassVar[str] = "the waveform in [-1, 1], of one channel"
     measure = staticmethod(measure_sound)
 
@@ -133,6 +136,23 @@ class Sound:
             since = start or 0.0
             until = min(sound.duration if end is None else end, since + LONGEST)
             return spectrogram(sound.read(since, max(until, since + 0.01), 16000), 16000)
+
+    @staticmethod
+    def lacks(path: str, has_audio: bool | None = None) -> str:
+        """What a file lacks that is needed, in words: a video its sound track; "" where it lacks nothing, or cannot be opened (which
+        reading it will tell).
+
+        Args:
+            path: of the file.
+            has_audio: where it is known, the file is not opened.
+        """
+        if suffix(path) not in VIDEO_SUFFIXES:
+            return ""
+        try:
+            there = has_sound(path) if has_audio is None else has_audio
+        except DecodeError:
+            return ""
+        return "" if there else "no sound track"
 
     def _span(self, row: Row, sound: SoundReader) -> tuple[int, int]:
         """The row's stretch of the file, in samples."""

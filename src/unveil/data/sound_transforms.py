@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.distributions import Beta
@@ -49,9 +51,34 @@ class WaveMixUp:
     def __call__(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """[2,1,L] and [2,classes], float: both rows mixed, the second with the shares exchanged."""
         share = _beta(self.alpha)
-        x = x - x.mean(dim=-1, keepdim=True)
-        mixed = share * x + (1 - share) * x.flip(0)
-        return mixed - mixed.mean(dim=-1, keepdim=True), share * label + (1 - share) * label.flip(0)
+        return _heard_at_once(x, share), _mixed(label, share)
+
+
+class MixUpTogether:
+    """Two clips with their sound mixed by one share, drawn from Beta(alpha, alpha): pictures as mixup does (arXiv:1710.09412),
+    waveforms as `WaveMixUp` does, and labels.
+
+    Args:
+        alpha: of the Beta distribution of the first's share.
+    """
+
+    def __init__(self, alpha: float):
+        self.alpha = alpha
+
+    def __call__(self, streams: Mapping[str, Tensor], label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """{key: [2,C,T,H,W] or [2,1,L]} and [2,classes], float: both rows mixed, the second with the shares exchanged."""
+        share = _beta(self.alpha)
+        mixed = {key: _heard_at_once(x, share) if x.ndim == 3 else _mixed(x, share) for key, x in streams.items()}
+        return mixed, _mixed(label, share)
+
+
+def _heard_at_once(x: Tensor, share: float) -> Tensor:
+    mixed = _mixed(x - x.mean(dim=-1, keepdim=True), share)
+    return mixed - mixed.mean(dim=-1, keepdim=True)
+
+
+def _mixed(x: Tensor, share: float) -> Tensor:
+    return share * x + (1 - share) * x.flip(0)
 
 
 def _beta(alpha: float) -> float:

@@ -58,6 +58,7 @@ class Visual:
     still: int = 2
     key: ClassVar[str] = "video"
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    pictures: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ("video", "image")
     values: ClassVar[str] = Video.values
 
@@ -113,10 +114,10 @@ class Visual:
         return None if suffix(os.fspath(path)) in IMAGE_SUFFIXES else Video.lasts(path)
 
     @property
-    def _readers(self) -> tuple[Signal, ...]:
+    def _readers(self) -> tuple[Video, Image]:
         return Video(self.clip), Image()
 
-    def _reader(self, path: str) -> Signal:
+    def _reader(self, path: str) -> Video | Image:
         return self._readers[self.kind(path)]
 
     def _clip(self, x: Tensor) -> Tensor:

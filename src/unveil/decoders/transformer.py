@@ -31,6 +31,7 @@ class TransformerDecoder(nn.Module):
         mlp_ratio: hidden width of the perceptrons, in widths.
         layer_scale: see `Block`.
         every: add positions before every block, and a learned one to the class token of its own (MAE3D).
+        shared: the blocks and the norm behind them are another's, and handed over at the call (`SharedDecoder`); none are made.
         block: makes a block; called as `Block` is.
     """
 
@@ -50,6 +51,7 @@ class TransformerDecoder(nn.Module):
         mlp_ratio: float = 4.0,
         layer_scale: float | None = None,
         every: bool = False,
+        shared: bool = False,
         block: Callable[..., nn.Module] = Block,
     ):
         super().__init__()
@@ -64,21 +66,28 @@ class TransformerDecoder(nn.Module):
         own_place = every and class_token == "own"
         self.class_position = nn.Parameter(torch.empty(1, 1, width)) if own_place else None
         self.blocks = nn.ModuleList(
-            block(width, heads, mlp_ratio, qkv_bias, layer_scale=layer_scale) for _ in range(depth)
+            block(width, heads, mlp_ratio, qkv_bias, layer_scale=layer_scale) for _ in range(0 if shared else depth)
         )
-        self.norm = nn.Identity() if out_width is None else LayerNorm(width)
+        self.norm = nn.Identity() if out_width is None or shared else LayerNorm(width)
         self.head = nn.Identity() if out_width is None else nn.Linear(width, out_width)
         xavier(self)
         for token in (self.mask_token, self.class_token, self.class_position):
             if token is not None:
                 nn.init.normal_(token, std=0.02)
 
-    def forward(self, tokens: Tokens, coords: Tensor, visible_too: bool = False) -> Tensor:
+    def forward(
+        self,
+        tokens: Tokens,
+        coords: Tensor,
+        visible_too: bool = False,
+        through: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+    ) -> Tensor:
         """
         Args:
             tokens: the encoder's, x [B, Nv, in_width].
             coords: places to predict [B, Nq, K], on the same grid.
             visible_too: also read off the visible tokens, of which no loss asks anything; the published decoders do.
+            through: blocks and norm that are shared with other decoders: `(sequence, mask) → sequence`.
 
         Returns:
             predictions [B, Nq, out_width]; [B, Nv + Nq, out_width], those of the visible tokens first, when asked for.
@@ -103,7 +112,9 @@ class TransformerDecoder(nn.Module):
             torch.cat([visible, queries], dim=1), torch.cat([tokens.coords, coords], dim=1), tokens.grid, prefix, valid
         )
         sequence, mask = joined.sequence(), joined.attention_mask()
-        if self.every:
+        if through is not None:
+            sequence = through(sequence, mask)
+        elif self.every:
             added = self._every(places, prefix)
             for block in self.blocks:
                 sequence = run_blocks([block], sequence + added, mask, recompute=self.checkpointing)

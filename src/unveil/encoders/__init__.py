@@ -3,7 +3,8 @@
 from unveil.encoders.conv_stem import ConvStem
 from unveil.encoders.dalle import DALLE, DalleEncoder, DalleSize, VisualTokenizer
 from unveil.encoders.dgcnn import DGCNN, PointEncoder
-from unveil.encoders.encoder import Encoder
+from unveil.encoders.encoder import Encoder, shown, streams_of
+from unveil.encoders.fusion import Fusion
 from unveil.encoders.mvit import MVIT, MVITV2, MViT, Scales, scales
 from unveil.encoders.resnet import DEPTHS, Inflation, ResNet, pyramid, stage
 from unveil.encoders.s3d import S3D, Inception, Stem
@@ -24,6 +25,7 @@ __all__ = [
     "DalleSize",
     "Dimensions",
     "Encoder",
+    "Fusion",
     "Inception",
     "Inflation",
     "Lateral",
@@ -40,5 +42,7 @@ __all__ = [
     "dimensions",
     "pyramid",
     "scales",
+    "shown",
     "stage",
+    "streams_of",
 ]

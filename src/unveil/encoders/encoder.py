@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from unveil.errors import UserError
@@ -21,6 +24,11 @@ class Encoder(nn.Module):
     width: int
     depth: int
     checkpointing: bool = False
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Keys of the streams that `forward` takes as a mapping; () where it takes one tensor."""
+        return ()
 
     def mask_grid(self, x: Tensor) -> tuple[int, ...]:
         """The grid on which masks of this signal are drawn."""
@@ -75,3 +83,14 @@ def hide(x: Tensor, indices: Tensor, token: Tensor) -> Tensor:
     """Put the mask token [1, 1, D] in the place of the tokens at `indices` [B, n] of x [B, N, D]."""
     where = indices[..., None].expand(-1, -1, x.shape[-1])
     return x.scatter(1, where, token.to(x.dtype).expand(where.shape))
+
+
+def shown(encoder: nn.Module, batch: Mapping[str, Tensor], key: str) -> Any:
+    """What the tower `key` takes of a batch: the tensor of its stream, or, of several, those by their keys."""
+    streams = getattr(encoder, "streams", ())
+    return {name: batch[name] for name in streams} if streams else batch[key]
+
+
+def streams_of(encoder: nn.Module, key: str) -> tuple[str, ...]:
+    """The keys of the streams that the tower `key` looks at."""
+    return tuple(getattr(encoder, "streams", ())) or (key,)

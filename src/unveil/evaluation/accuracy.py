@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unveil.encoders import streams_of
 from unveil.errors import UserError
-from unveil.evaluation.features import evaluating, views_of
+from unveil.evaluation.features import evaluating, looks
 from unveil.evaluation.report import Report, summarise
 
 
@@ -27,14 +28,14 @@ def accuracy(
 
     Args:
         objective: `Supervised`: `.key`, `.logits(batch) -> [B,classes]`.
-        batches: of the evaluation loader: `batch[key]` is [B,V,…].
+        batches: of the evaluation loader: its streams are [B,V,…].
         classes: names, in the order of the labels.
         device: where the objective is.
 
     Raises:
         UserError: not a classifier, no labels, no samples, or another number of classes.
     """
-    key = classifier_key(objective)
+    streams = classifier_streams(objective)
     probabilities, labels, indices = [], [], []
     count = 0
     bad: list[tuple[str, str]] = []
@@ -45,8 +46,10 @@ def accuracy(
                     "the data have no labels to compare with: put the files into one folder per class, "
                     "or beside them a labels.csv with the columns path,label"
                 )
-            label, views = batch["label"], views_of(batch, key)
-            probabilities.append(view_probabilities(objective, views, key, device, multi_label=label.ndim == 2))
+            label = batch["label"]
+            probabilities.append(
+                view_probabilities(objective, looks(batch, streams, device), multi_label=label.ndim == 2)
+            )
             labels.append(label.cpu())
             indices.append(batch["index"].cpu() if "index" in batch else torch.arange(count, count + len(label)))
             count += len(label)
@@ -59,14 +62,20 @@ def accuracy(
 
 
 def view_probabilities(
-    objective: nn.Module, views: Tensor, key: str, device: torch.device | str, multi_label: bool = False
+    objective: nn.Module, views: Iterable[Mapping[str, Tensor]], multi_label: bool = False
 ) -> Tensor:
-    """Probabilities of the classes, the mean over views: [B,V,…] → float32 [B,classes] on the CPU."""
-    total = torch.zeros(())
-    for v in range(views.shape[1]):  # view by view: the memory of one batch, however many views
-        logits = objective.logits({key: views[:, v].to(device, non_blocking=True)}).float()  # pyright: ignore[reportCallIssue]
-        total = total + (logits.sigmoid() if multi_label else logits.softmax(1)).cpu()
-    return total / views.shape[1]
+    """Probabilities of the classes, the mean over views (see `looks`): float32 [B,classes] on the CPU."""
+    found = []
+    for look in views:
+        logits = objective.logits(look).float()  # pyright: ignore[reportCallIssue]
+        found.append((logits.sigmoid() if multi_label else logits.softmax(1)).cpu())
+    return torch.stack(found).mean(0)
+
+
+def classifier_streams(objective: nn.Module) -> tuple[str, ...]:
+    """The keys of the streams that a classifier looks at; `UserError` as of `classifier_key`."""
+    key = classifier_key(objective)
+    return streams_of(getattr(objective, "encoder", objective), key)
 
 
 def classifier_key(objective: nn.Module) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unveil.encoders import shown, streams_of
 from unveil.errors import UserError
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def extract(
 
     Args:
         encoder: normalised signal → `Tokens`; put into evaluation mode here, and back.
-        batches: of the evaluation loader: `batch[key]` is [B,V,…] with V views of each sample.
-        key: of the signal in the batch.
+        batches: of the evaluation loader: the encoder's streams are [B,V,…] with V views of each sample.
+        key: of the tower, and of its stream in the batch where it looks at only one.
         device: where the encoder is.
         layer: after which block; None for the encoder's output.
         pool: see `pooled`.
@@ -101,34 +102,37 @@ def extract(
     Returns:
         Features: float32 [n,D], on the CPU.
     """
-    return vectors(encoder, lambda x: pooled(encoder, encoder(x, layer=layer), pool), batches, key, device)
+    streams = streams_of(encoder, key)
+
+    def take(look: Mapping[str, Tensor]) -> Tensor:
+        return pooled(encoder, encoder(shown(encoder, look, key), layer=layer), pool)
+
+    return vectors(encoder, take, batches, streams, device)
 
 
 # Not inference_mode, here and below: a run is measured while it trains, and what a network caches must stay usable.
 @torch.no_grad()
 def vectors(
     module: nn.Module,
-    take: Callable[[Tensor], Tensor],
+    take: Callable[[Mapping[str, Tensor]], Tensor],
     batches: Iterable[Mapping[str, Any]],
-    key: str,
+    streams: Sequence[str],
     device: torch.device | str,
 ) -> Features:
     """One vector for every sample, the mean over its views.
 
     Args:
         module: that `take` asks; put into evaluation mode here, and back.
-        take: normalised signals [B,…] → [B,D].
-        batches, key, device: as for `extract`.
+        take: normalised streams {key: [B,…]} of one view → [B,D].
+        batches, device: as for `extract`.
+        streams: keys of what is taken of a batch.
     """
     rows, kept = [], _Labels()
     with evaluating(module):
         for batch in batches:
-            views = views_of(batch, key)
-            x = torch.zeros(())
-            for v in range(views.shape[1]):  # view by view: the memory of one batch, however many views
-                x = x + take(views[:, v].to(device, non_blocking=True)).float().cpu()
-            rows.append(x / views.shape[1])
-            kept.add(batch, len(views))
+            views = [take(look).float().cpu() for look in looks(batch, streams, device)]
+            rows.append(torch.stack(views).sum(0) / len(views))
+            kept.add(batch, len(views[0]))
     if not rows:
         raise UserError("no samples to take features of: the data are empty")
     return Features(torch.cat(rows), kept.labels(), kept.indices(), kept.bad)
@@ -162,23 +166,25 @@ def extract_tokens(
     kept = _Labels()
     with evaluating(encoder), store:
         for batch in batches:
-            views = views_of(batch, key)
             tokens = [
-                encoder(views[:, v].to(device), layer=layer).sequence().half().cpu() for v in range(views.shape[1])
+                encoder(shown(encoder, look, key), layer=layer).sequence().half().cpu()
+                for look in looks(batch, streams_of(encoder, key), device)
             ]
             x = torch.stack(tokens, 1)
             if not torch.isfinite(x).all():
                 raise UserError(f"--layer {layer}: the features are not finite in half precision; choose another layer")
             store.add(x)
-            kept.add(batch, len(views))
+            kept.add(batch, len(x))
         return Features(store.tensor(), kept.labels(), kept.indices(), kept.bad)
 
 
-def views_of(batch: Mapping[str, Any], key: str) -> Tensor:
-    """The signal of a batch of the evaluation loader, [B,V,…]."""
-    if key not in batch:
-        raise KeyError(f"the batch has no {key!r}, only {', '.join(batch)}")
-    return batch[key]
+def looks(batch: Mapping[str, Any], streams: Sequence[str], device: torch.device | str) -> Iterator[dict[str, Tensor]]:
+    """The views of a batch of the evaluation loader, whose streams are [B,V,…], one by one: the memory of one, however many."""
+    for key in streams:
+        if key not in batch:
+            raise KeyError(f"the batch has no {key!r}, only {', '.join(batch)}")
+    for v in range(batch[streams[0]].shape[1]):
+        yield {key: batch[key][:, v].to(device, non_blocking=True) for key in streams}
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def embed_signals(
     objective: Any, batches: Iterable[Mapping[str, Any]], key: str, device: torch.device | str
 ) -> Features:
     """Signals in the shared space: the mean over views, of length one, float32 [n, D], on the CPU."""
-    found = vectors(objective, lambda x: objective.embed(key, x), batches, key, device)
+    found = vectors(objective, lambda look: objective.embed(key, look[key]), batches, [key], device)
     return found._replace(x=functional.normalize(found.x, dim=1))
 
 

@@ -27,6 +27,7 @@ def export_run(
     part: Part = "whole",
     data: Sequence[Path] | None = None,
     overwrite: bool = False,
+    use: str | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Export a run; returns the files written, and what a person should know of them, as sentences.
 
@@ -37,6 +38,7 @@ def export_run(
         part: "whole" or "encoder".
         data: files to compare on; the run's own by default. A network of images and clips is exported for what most of them are.
         overwrite: replace what is there.
+        use: the tower, of a run of several streams; None for that of the whole signal.
 
     Raises:
         UserError: something is there, the format cannot express the network, a package is missing, or answers differ.
@@ -51,15 +53,15 @@ def export_run(
     name = f"encoder{suffix}" if part == "encoder" else f"network{suffix}"
     out = out or run.path / "export" / (name if suffix else f"huggingface-{part}")
     _check_free(out, suffix, overwrite)
-    network = network_of(run, part, data)
-    took = f"takes {network.input} [{_shape(network.description['input']['shape'])}]"
+    network = network_of(run, part, data, use)
+    took = "takes " + " and ".join(f"{name} [batch, {_shape(shape)}]" for name, shape in network.shapes.items())
     gives = f"gives {network.output} [{_shape(network.description['output']['shape'])}]"
     if format == "safetensors":
         from unveil.exporting.tensors import write_tensors
 
-        written = write_tensors(run, network, part, out)
+        written = write_tensors(run, network, part, out, use)
         return written, ["the tensors were read back: they are the run's, bit for bit"]
-    x, what = signals(run, data)
+    x, what = signals(run, data, use)
     if format == "huggingface":
         from unveil.exporting.huggingface import write_folder
 

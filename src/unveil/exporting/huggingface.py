@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ PROCESSORS = {"image": "BitImageProcessor", "video": "VideoMAEImageProcessor"}
 RESAMPLING: dict[Any, int] = {v2.InterpolationMode.BILINEAR: 2, v2.InterpolationMode.BICUBIC: 3}
 
 
-def write_folder(run: Run, network: Network, part: Part, out: Path, x: Tensor, what: str) -> tuple[list[Path], str]:
+def write_folder(
+    run: Run, network: Network, part: Part, out: Path, x: Mapping[str, Tensor], what: str
+) -> tuple[list[Path], str]:
     """Write the folder; returns its files, and how it was compared, as a sentence.
 
     Args:
@@ -37,7 +40,7 @@ def write_folder(run: Run, network: Network, part: Part, out: Path, x: Tensor, w
         network: what `network_of` made of it.
         part: "whole" or "encoder".
         out: a folder; other files in it stay.
-        x: signals [n, C, *S] to compare on, and `what` they are.
+        x: signals {key: [n, C, *S]} to compare on, and `what` they are.
 
     Raises:
         UserError: transformers has no class for it, or answers differently; then nothing is written.
@@ -52,7 +55,7 @@ def write_folder(run: Run, network: Network, part: Part, out: Path, x: Tensor, w
         several = network.description["multi_label"]
         config["problem_type"] = "multi_label_classification" if several else "single_label_classification"
     processor = preprocessing(run.recipe.data, network)
-    deviation = compared(run, network, theirs, config, x)
+    deviation = compared(run, network, theirs, config, x[network.input])
     if deviation is None:
         told = "not compared with the run: transformers is not installed (pip install transformers)"
     else:

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unveil.data.streams import stacked
+from unveil.encoders import shown, streams_of
 from unveil.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from unveil.recipe import Data
     from unveil.run import Run
 
 Part = Literal["whole", "encoder"]
@@ -25,38 +28,40 @@ SIGNALS = 3
 
 
 class Logits(nn.Module):
-    """Normalised signal [B, C, *S] → logits [B, classes]."""
+    """Normalised signals [B, C, *S], one for each stream, in their order → logits [B, classes]."""
 
-    def __init__(self, objective: nn.Module, key: str):
+    def __init__(self, objective: nn.Module, streams: Sequence[str]):
         super().__init__()
         self.objective = objective
-        self.key = key
+        self.streams = tuple(streams)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return cast(Any, self.objective).logits({self.key: signal})
+    def forward(self, *signals: Tensor) -> Tensor:
+        return cast(Any, self.objective).logits(dict(zip(self.streams, signals, strict=True)))
 
 
 class Features(nn.Module):
-    """Normalised signal [B, C, *S] → pooled features [B, D], as the encoder itself pools."""
+    """Normalised signals [B, C, *S], one for each stream, in their order → pooled features [B, D], as the encoder itself pools."""
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: nn.Module, key: str):
         super().__init__()
         self.encoder = encoder
+        self.key = key
+        self.streams = streams_of(encoder, key)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return cast(Any, self.encoder).pool(self.encoder(signal))
+    def forward(self, *signals: Tensor) -> Tensor:
+        given = shown(self.encoder, dict(zip(self.streams, signals, strict=True)), self.key)
+        return cast(Any, self.encoder).pool(self.encoder(given))
 
 
-class Shared(nn.Module):
-    """Normalised signal [B, C, *S] → features in the space shared with texts [B, D]."""
+class Shared(Features):
+    """The same, in the space that the tower shares with others [B, D]."""
 
     def __init__(self, objective: nn.Module, key: str):
-        super().__init__()
-        self.encoder = cast(Any, objective).towers[key]
+        super().__init__(cast(Any, objective).towers[key], key)
         self.projection = objective.get_submodule(f"projections.{key}")
 
-    def forward(self, signal: Tensor) -> Tensor:
-        return self.projection(self.encoder.pool(self.encoder(signal)))
+    def forward(self, *signals: Tensor) -> Tensor:
+        return self.projection(super().forward(*signals))
 
 
 class Network(NamedTuple):
@@ -64,71 +69,83 @@ class Network(NamedTuple):
 
     Attributes:
         module: `Logits`, `Features` or `Shared`, in eval mode, on the CPU, in float32.
-        input: name of what goes in: the signal's key.
+        input: name of what goes in: the key of the signal, or of the tower.
         output: "logits" or "features".
-        shape: of one signal [C, *S].
+        shapes: of one sample, stream by stream in the order in which they go in {key: [C, *S]}.
         description: what one needs to know to use it, as plain values.
     """
 
     module: nn.Module
     input: str
     output: str
-    shape: tuple[int, ...]
+    shapes: dict[str, tuple[int, ...]]
     description: dict[str, Any]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the one stream there is [C, *S]."""
+        (shape,) = self.shapes.values()
+        return shape
 
-def network_of(run: Run, part: Part, files: Sequence[Path] | None = None) -> Network:
+
+def network_of(run: Run, part: Part, files: Sequence[Path] | None = None, use: str | None = None) -> Network:
     """The network of a run, and what it takes and gives.
 
     Args:
         run: opened on the CPU.
-        part: "whole" is a classifier's logits, of two towers the features in their shared space, and the features of whatever has
+        part: "whole" is a classifier's logits, of a tower in a shared space the features there, and the features of whatever has
             no classes; "encoder" the features.
         files: of the kind that it shall take, where its signal is of several; None for what the run learned from.
+        use: the tower, of a run of several streams; None for that of the whole signal.
     """
     recipe = run.recipe
-    data, key = recipe.data, recipe.data.signal.key
+    key, encoder, data = run.tower(use)
     classifies = part == "whole" and hasattr(recipe.objective, "logits")
     classes = run.trained_classes() if classifies else []
-    shares = part == "whole" and "text" in recipe.objective.towers
-    network = deepcopy(recipe.objective if classifies or shares else run.encoder).float().eval()
-    module = Logits(network, key) if classifies else Shared(network, key) if shares else Features(network)
-    shape = shape_of(run, files)
+    shares = part == "whole" and key in getattr(recipe.objective, "projections", ())
+    network = deepcopy(recipe.objective if classifies or shares else encoder).float().eval()
+    if classifies:
+        module: nn.Module = Logits(network, streams_of(encoder, key))
+    else:
+        module = Shared(network, key) if shares else Features(network, key)
+    shapes = shapes_for(run, data, files)
     output = "logits" if classifies else "features"
     with torch.inference_mode():
-        width = module(torch.zeros(1, *shape)).shape[1]
+        width = module(*(torch.zeros(1, *shape) for shape in shapes.values())).shape[1]
     training = {"training", *(name for name in data.described() if name.startswith("view "))}
     described = {name: value for name, value in data.described().items() if name not in training}
+    inputs = [{"name": name, "shape": ["batch", *shape], "dtype": "float32"} for name, shape in shapes.items()]
     description = {
         "made_with": f"unveil {run.info['versions']['unveil']}",
         "recipe": run.info["recipe"],
         "flags": run.info["flags"],
-        "input": {"name": key, "shape": ["batch", *shape], "dtype": "float32"},
+        "input": inputs[0] if len(inputs) == 1 else inputs,
         "output": {"name": output, "shape": ["batch", width], "dtype": "float32"},
         "preprocessing": {**described, "values": data.signal.values},
         "classes": classes,
         "multi_label": bool(run.info.get("multi_label")) if classifies else False,
         "licence_of_start": run.info.get("licence_of_start"),
     }
-    return Network(module.eval(), key, output, shape, description)
+    return Network(module.eval(), key, output, shapes, description)
 
 
-def shape_of(run: Run, files: Sequence[Path] | None) -> tuple[int, ...]:
-    """Of one signal [C, *S]; where a signal is of several kinds, of that which most of the files are.
+def shapes_for(run: Run, data: Data, files: Sequence[Path] | None) -> dict[str, tuple[int, ...]]:
+    """Of one sample, stream by stream {key: [C, *S]}; where a signal is of several kinds, of that which most of the files are.
 
     Args:
         run: with the recipe that reads them.
+        data: of the tower.
         files: None for those that the run learned from.
 
     Raises:
         UserError: one of the `files` is not there.
     """
-    from unveil.data import Manifest, Row
+    from unveil.data import Manifest, Row, prepared
+    from unveil.data.streams import shapes_of
     from unveil.data.visual import SeveralKinds, kinds_of
     from unveil.serve import windows
     from unveil.serve.samples import manifest_of
 
-    data = run.recipe.data
     blank = data.signal.blank()
     if isinstance(data.signal, SeveralKinds):
         manifest = manifest_of(run)
@@ -138,51 +155,59 @@ def shape_of(run: Run, files: Sequence[Path] | None) -> tuple[int, ...]:
         kinds = None if manifest is None else kinds_of(data.signal, manifest)
         if kinds is not None and len(kinds):
             blank = data.signal.blanks()[np.bincount(kinds).argmax()]
-    return tuple(windows.prepared(data, blank).shape)
+    return shapes_of(prepared(data, blank))
 
 
-def signals(run: Run, files: Sequence[Path] | None) -> tuple[Tensor, str]:
-    """A few signals on which a run and its export are compared, float32 [n, C, *S], and what they are, as a phrase.
+def signals(run: Run, files: Sequence[Path] | None, use: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """A few signals on which a run and its export are compared, float32 {key: [n, C, *S]}, and what they are, as a phrase.
 
-    All are of the shape that is exported. Each comes a second time, mirrored (of a cloud: its points the other way
-    round), so that there are always several.
+    All are of the shapes that are exported. Each comes a second time, mirrored (of a cloud: its points the other way
+    round; of a sound: backwards), so that there are always several.
 
     Args:
         run: with the recipe that reads them.
         files: what to read; None for files that the run held out or learned from, as far as they are still there.
+        use: see `network_of`.
 
     Raises:
         UserError: one of the `files` is not there, or none can be read.
     """
-    shape = shape_of(run, files)
-    found, names = _own(run, shape) if files is None else _read(run, files, shape)
+    data = run.tower(use).data
+    shapes = shapes_for(run, data, files)
+    found, names = _own(run, data, shapes) if files is None else _read(data, files, shapes)
     if found:
         what = f"{len(found)} real signals ({', '.join(dict.fromkeys(names))}) and their mirror images"
     else:
         generator = torch.Generator().manual_seed(0)
-        found = list(torch.randn(SIGNALS, *shape, generator=generator))
+        found = [
+            {key: torch.randn(*shape, generator=generator) for key, shape in shapes.items()} for _ in range(SIGNALS)
+        ]
         what = "noise (the run's own files are not there; --data names others)"
-    x = torch.stack(found)
-    return torch.cat([x, x.flip(-1)]), what
+    return {key: torch.cat([x, x.flip(-1)]) for key, x in stacked(found).items()}, what
 
 
-def _read(run: Run, files: Sequence[Path], shape: tuple[int, ...]) -> tuple[list[Tensor], list[str]]:
+def _read(
+    data: Data, files: Sequence[Path], shapes: dict[str, tuple[int, ...]]
+) -> tuple[list[dict[str, Tensor]], list[str]]:
     """The first windows of files, and the files' names."""
+    from unveil.data.streams import shapes_of
     from unveil.serve.windows import BadFile, stream
 
-    found: list[Tensor] = []
+    found: list[dict[str, Tensor]] = []
     names: list[str] = []
     bad: list[str] = []
-    for item in stream(run.recipe.data, files, None, 1):
+    for item in stream(data, files, None, 1):
         if isinstance(item, BadFile):
             bad.append(item.error)
             continue
-        if tuple(item.x.shape[1:]) != shape:
-            bad.append(
-                f"{item.windows[0].path}: its signal is {list(item.x.shape[1:])}, what is exported takes {list(shape)}."
+        sample = {key: x[0] for key, x in item.x.items()}
+        if shapes_of(sample) != shapes:
+            there, wanted = (
+                ", ".join(str(list(shape)) for shape in one.values()) for one in (shapes_of(sample), shapes)
             )
+            bad.append(f"{item.windows[0].path}: its signal is {there}, what is exported takes {wanted}.")
             continue
-        found.append(item.x[0])
+        found.append(sample)
         names.append(Path(item.windows[0].path).name)
         if len(found) == SIGNALS:
             break
@@ -191,8 +216,9 @@ def _read(run: Run, files: Sequence[Path], shape: tuple[int, ...]) -> tuple[list
     return found, names
 
 
-def _own(run: Run, shape: tuple[int, ...]) -> tuple[list[Tensor], list[str]]:
+def _own(run: Run, data: Data, shapes: dict[str, tuple[int, ...]]) -> tuple[list[dict[str, Tensor]], list[str]]:
     """Samples that the run held out, or learned from, as far as their files are still there; and the files' names."""
+    from unveil.data.streams import shapes_of
     from unveil.serve.samples import Sample, chosen, manifest_of, read
 
     for manifest in (manifest_of(run, validation=True), manifest_of(run)):
@@ -200,8 +226,8 @@ def _own(run: Run, shape: tuple[int, ...]) -> tuple[list[Tensor], list[str]]:
             continue
         samples = [
             sample
-            for sample in read(run, manifest, chosen(run, manifest, 2 * SIGNALS))
-            if isinstance(sample, Sample) and tuple(sample.x.shape) == shape
+            for sample in read(data, manifest, chosen(run, manifest, 2 * SIGNALS))
+            if isinstance(sample, Sample) and shapes_of(sample.x) == shapes
         ][:SIGNALS]
         if samples:
             return [sample.x for sample in samples], [Path(sample.row.path).name for sample in samples]

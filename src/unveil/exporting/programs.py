@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +22,8 @@ LARGEST_ONNX = 2**31 - 2**20
 NAME = "unveil.json"
 
 
-def torch_program(network: Network, x: Tensor) -> tuple[bytes, Deviation]:
-    """A torch.export program as the bytes of a .pt2 file, loaded again and compared on `x` [n, C, *S].
+def torch_program(network: Network, x: Mapping[str, Tensor]) -> tuple[bytes, Deviation]:
+    """A torch.export program as the bytes of a .pt2 file, loaded again and compared on `x` {key: [n, C, *S]}.
 
     The description lies in it under `NAME`.
 
@@ -40,8 +40,8 @@ def torch_program(network: Network, x: Tensor) -> tuple[bytes, Deviation]:
     return file.getvalue(), deviation
 
 
-def onnx_program(network: Network, x: Tensor) -> tuple[bytes, Deviation]:
-    """The bytes of a .onnx file, checked by onnx and compared in onnxruntime on `x` [n, C, *S].
+def onnx_program(network: Network, x: Mapping[str, Tensor]) -> tuple[bytes, Deviation]:
+    """The bytes of a .onnx file, checked by onnx and compared in onnxruntime on `x` {key: [n, C, *S]}.
 
     Its metadata hold the description: `unveil` all of it, `mean`, `std`, `evaluation`, `signal` and `classes` as JSON.
 
@@ -60,7 +60,7 @@ def onnx_program(network: Network, x: Tensor) -> tuple[bytes, Deviation]:
             _traced(network, x),
             (),
             dynamo=True,
-            input_names=[network.input],
+            input_names=list(network.shapes),
             output_names=[network.output],
             verbose=False,
         )
@@ -75,17 +75,19 @@ def onnx_program(network: Network, x: Tensor) -> tuple[bytes, Deviation]:
     onnx.checker.check_model(content)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
-    def again(signal: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([network.output], {network.input: signal.numpy()})[0])
+    def again(*signals: Tensor) -> Tensor:
+        given = {name: signal.numpy() for name, signal in zip(network.shapes, signals, strict=True)}
+        return torch.from_numpy(session.run([network.output], given)[0])
 
     with torch.no_grad():
         return content, _worst(network, x, again, "The ONNX network")
 
 
-def _traced(network: Network, x: Tensor) -> torch.export.ExportedProgram:
+def _traced(network: Network, x: Mapping[str, Tensor]) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch")
+    given = tuple(signal[:2] for signal in x.values())
     try:
-        return torch.export.export(network.module, (x[:2],), dynamic_shapes=({0: batch},))
+        return torch.export.export(network.module, given, dynamic_shapes=(tuple({0: batch} for _ in given),))
     except Exception as error:  # the tracer raises its own and Python's, according to what it meets
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(
@@ -103,9 +105,10 @@ def _name_batch(graph: Any) -> None:
                 dim.dim_param = re.sub(rf"\b{symbol}\b", "batch", dim.dim_param)
 
 
-def _worst(network: Network, x: Tensor, again: Any, what: str) -> Deviation:
+def _worst(network: Network, x: Mapping[str, Tensor], again: Any, what: str) -> Deviation:
     """The larger of two deviations: on a batch of one, and of all."""
-    return max(compare(network.module(part), again(part), what) for part in (x[:1], x))
+    parts = [[signal[:1] for signal in x.values()], list(x.values())]
+    return max(compare(network.module(*part), again(*part), what) for part in parts)
 
 
 def _packages() -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from unveil.run import Run
 from unveil.storage import replacing, write_json
 
 
-def write_tensors(run: Run, network: Network, part: Part, out: Path) -> list[Path]:
+def write_tensors(run: Run, network: Network, part: Part, out: Path, use: str | None = None) -> list[Path]:
     """Write OUT and, beside it, the same name with .json; the description is also in the file's own metadata.
 
     Args:
@@ -24,11 +24,12 @@ def write_tensors(run: Run, network: Network, part: Part, out: Path) -> list[Pat
         network: what `network_of` made of it, for the description.
         part: "whole" is the objective's state, heads and decoders included; "encoder" the encoder's.
         out: ends in .safetensors.
+        use: the tower; of "encoder".
 
     Raises:
         UserError: what was written is not what is read back; then neither file is there.
     """
-    module = run.objective if part == "whole" else run.encoder
+    module = run.objective if part == "whole" else run.tower(use).encoder
     state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     description: dict[str, Any] = {**network.description, "part": part}
     told = out.with_suffix(".json")

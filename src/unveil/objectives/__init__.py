@@ -3,6 +3,7 @@
 from unveil.objectives.agreement import Agreement, directions, spread
 from unveil.objectives.completion import Completion
 from unveil.objectives.dvae import DiscreteVAE
+from unveil.objectives.fused import AlignedAutoencoder, Contrast, Each, FusedAutoencoder
 from unveil.objectives.masked import Masked, MaskedAutoencoder, Reconstruction
 from unveil.objectives.objective import Objective
 from unveil.objectives.supervised import Supervised
@@ -10,8 +11,12 @@ from unveil.objectives.two_tower import TwoTower
 
 __all__ = [
     "Agreement",
+    "AlignedAutoencoder",
     "Completion",
+    "Contrast",
     "DiscreteVAE",
+    "Each",
+    "FusedAutoencoder",
     "Masked",
     "MaskedAutoencoder",
     "Objective",

@@ -120,19 +120,30 @@ class MaskedAutoencoder(Masked):
         Raises:
             TypeError: what is predicted cannot be drawn.
         """
-        target = self.target
-        if not isinstance(target, Drawable):
-            raise TypeError(f"{target!r} cannot be drawn")
+        if not isinstance(self.target, Drawable):
+            raise TypeError(f"{self.target!r} cannot be drawn")
         batch = self.prepared(batch)
         mask = self.masked(batch) if mask is None else mask
-        prediction, grid, indices = self.predict(batch, mask)
-        signal = target.signal(batch, grid)
-        patches = target.patchify(signal).x
-        drawn = [target.picture(prediction.float(), batch, grid, indices)]
-        if not target.exact:
-            drawn.append(target.picture(target(batch, grid, indices), batch, grid, indices))
-        where = indices[..., None].expand(-1, -1, patches.shape[-1])
-        painted = [
-            patches.scatter(1, where, values.to(patches.dtype)) for values in (torch.zeros_like(drawn[0]), *drawn)
-        ]
-        return Reconstruction(signal, *(target.patchify.join(x, grid) for x in painted))
+        return painted(self.target, batch, *self.predict(batch, mask))
+
+
+def painted(
+    target: Drawable, batch: dict[str, Tensor], prediction: Tensor, grid: tuple[int, ...], indices: Tensor
+) -> Reconstruction:
+    """Pictures of the signal that a target looks at, its masked patches at zero, and predicted.
+
+    Args:
+        target: of the stream.
+        batch: with the signal.
+        prediction: [B, Nm, P].
+        grid: on which it lies.
+        indices: where, [B, Nm].
+    """
+    signal = target.signal(batch, grid)
+    patches = target.patchify(signal).x
+    drawn = [target.picture(prediction.float(), batch, grid, indices)]
+    if not target.exact:
+        drawn.append(target.picture(target(batch, grid, indices), batch, grid, indices))
+    where = indices[..., None].expand(-1, -1, patches.shape[-1])
+    filled = [patches.scatter(1, where, values.to(patches.dtype)) for values in (torch.zeros_like(drawn[0]), *drawn)]
+    return Reconstruction(signal, *(target.patchify.join(x, grid) for x in filled))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unveil.encoders import Encoder
+from unveil.encoders import Encoder, shown
 from unveil.masking import Mask, Masker, draw
 from unveil.objectives.objective import Objective
 
@@ -16,7 +16,7 @@ class Supervised(Objective):
     """Encode, answer, compare with the label.
 
     Args:
-        key: of the signal in the batch.
+        key: of the signal in the batch; of an encoder of several streams its own name, for it takes those by their keys.
         encoder: signal → tokens; its `pool` is handed to the head.
         head: `(tokens, pool) → logits`.
         loss: `(logits, label) → scalar`, taking `weight=` where classes are to be weighted.
@@ -54,7 +54,7 @@ class Supervised(Objective):
 
     def logits(self, batch: dict[str, Tensor], mask: Mask | None = None) -> Tensor:
         """Batch → logits [B, classes], of all tokens or of those that the mask leaves."""
-        return self.head(self.encoder(batch[self.key], mask), self.encoder.pool)
+        return self.head(self.encoder(shown(self.encoder, batch, self.key), mask), self.encoder.pool)
 
     def forward(self, batch: dict[str, Tensor], mask: Mask | None = None, state: Any = None) -> dict[str, Tensor]:
         """Batch with the signal, `label` and `seed` → {"loss"}, and {"top1"} where labels are class indices."""

@@ -35,7 +35,11 @@ KINDS = (
     Kind("Accuracy", {"top1": "training", "val_top1": "validation"}, percent=True),
     Kind("Mean average precision", {"val_map": "validation"}, percent=True),
     Kind("kNN accuracy", {"knn": "validation"}, percent=True),
-    Kind("Parts of the loss: reconstruction", {"reconstruction": "training"}),
+    Kind(
+        "Parts of the loss: reconstruction",
+        {"reconstruction": "training", "reconstruction_video": "picture", "reconstruction_audio": "sound"},
+    ),
+    Kind("Parts of the loss: contrast", {"inter": "between picture and sound", "intra": "between views of each"}),
     Kind("Parts of the loss: divergence of codes (nats)", {"kl": "training"}),
     Kind("Code book: perplexity", {"perplexity": "training"}),
     Kind("Code book: codes in use", {"codes_used": "training"}, percent=True),

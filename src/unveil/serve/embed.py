@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unveil.encoders import shown
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
 from unveil.serve.windows import BadFile, Window, stream
@@ -45,21 +46,26 @@ def embedded(
     pool: str | None = None,
     hop: float | None = None,
     batch: int = 8,
+    use: str | None = None,
 ) -> Iterator[Embedded | BadFile]:
     """The stream behind `embed`, `embeddings` and `search`; arguments as for `embed`."""
-    pool = pool or own_pool(run, layer)
-    if pool == SHARED and (layer is not None or not knows_texts(run)):
-        raise UserError("--pool shared: only of the output of a network that shares its space with texts (clip, flip).")
-    for item in stream(run.recipe.data, paths, hop, batch):
+    key, encoder, data = run.tower(use or own_tower(run, layer, pool))
+    pool = pool or own_pool(run, layer, key)
+    if pool == SHARED and (layer is not None or key not in space(run)):
+        there = f"; this one's towers are {', '.join(space(run))} (--use)" if space(run) else ""
+        raise UserError(
+            f"--pool shared: only of the output of a tower that shares its space with others (clip, flip, mavil){there}."
+        )
+    for item in stream(data, paths, hop, batch):
         if isinstance(item, BadFile):
             yield item
             continue
         with torch.inference_mode():
-            x = item.x.to(run.device)
+            x = shown(encoder, {name: part.to(run.device) for name, part in item.x.items()}, key)
             if pool == SHARED:
-                found = run.objective.features(run.recipe.data.signal.key, x)  # pyright: ignore[reportCallIssue]
+                found = run.objective.features(key, x)  # pyright: ignore[reportCallIssue]
             else:
-                found = pooled(run.encoder, run.encoder(x, layer=layer), pool)
+                found = pooled(encoder, encoder(x, layer=layer), pool)
             yield Embedded(item.windows, found.float().cpu())
 
 
@@ -68,9 +74,21 @@ def knows_texts(run: Run) -> bool:
     return "text" in run.objective.towers  # pyright: ignore[reportOperatorIssue]
 
 
-def own_pool(run: Run, layer: int | None) -> str:
-    """The pooling where none is asked for: into the shared space where there is one, otherwise the mean."""
-    return SHARED if layer is None and knows_texts(run) else "mean"
+def space(run: Run) -> list[str]:
+    """The towers whose features are projected into one space; none where there is no such space."""
+    return list(getattr(run.objective, "projections", ()))
+
+
+def own_tower(run: Run, layer: int | None, pool: str | None) -> str:
+    """The tower where none is asked for: that of the whole signal; but the first of the shared space where only others are in it."""
+    key = run.recipe.data.signal.key
+    wanted = pool == SHARED or (pool is None and layer is None)
+    return key if not wanted or key in space(run) or not space(run) else space(run)[0]
+
+
+def own_pool(run: Run, layer: int | None, key: str) -> str:
+    """The pooling of a tower where none is asked for: into the shared space where it has a place there, otherwise the mean."""
+    return SHARED if layer is None and key in space(run) else "mean"
 
 
 def embed_text(run: Run, text: str) -> np.ndarray:
@@ -92,6 +110,7 @@ def embeddings(
     pool: str | None = None,
     hop: float | None = None,
     batch: int = 8,
+    use: str | None = None,
 ) -> np.ndarray:
     """Embeddings as an array, one row for every window of every file, in order. Arguments as for `embed`.
 
@@ -102,7 +121,7 @@ def embeddings(
         UserError: also for a file that cannot be read.
     """
     rows = []
-    for item in embedded(run, paths, layer, pool, hop, batch):
+    for item in embedded(run, paths, layer, pool, hop, batch, use):
         if isinstance(item, BadFile):
             raise UserError(item.error)
         rows.append(item.x.numpy())
@@ -119,24 +138,26 @@ def embed(
     batch: int = 8,
     overwrite: bool = False,
     quiet: bool = True,
+    use: str | None = None,
 ) -> Path:
     """Embed files and folders into a folder that `search` reads.
 
     `embeddings.parquet` has the columns path (absolute), start, end (seconds; null for images) and embedding
     (fixed_size_list<float32>), a row for every window, written in row groups as they come; `index.json` says how they
-    were made: `run`, `recipe`, `weights` (their SHA-256), `layer`, `pool`, `hop`, `width`, `count`, and `bad`, the files that
-    could not be read. Either the index is whole, or there is none.
+    were made: `run`, `recipe`, `weights` (their SHA-256), `use` (the tower), `layer`, `pool`, `hop`, `width`, `count`, and `bad`,
+    the files that could not be read. Either the index is whole, or there is none.
 
     Args:
         run: whose encoder embeds.
         paths: files and folders (searched through).
         out: folder of the index.
         layer: after which block; None for the encoder's output.
-        pool: "mean", "max", "class", "encoder", or "shared" (with texts); None for `own_pool`.
+        pool: "mean", "max", "class", "encoder", or "shared" (with texts, or of sound and sight); None for `own_pool`.
         hop: seconds between windows; None for windows that touch.
         batch: windows through the network at once.
         overwrite: replace the index that is there.
         quiet: do not print files that could not be read, nor the count at the end.
+        use: the tower, by its name; None for `own_tower`.
 
     Returns:
         The folder of the index.
@@ -149,6 +170,7 @@ def embed(
 
     console = Console(stderr=True)
     out = Path(out)
+    use = use or own_tower(run, layer, pool)
     if (out / INDEX).exists():
         if not overwrite:
             raise UserError(f"--out {out}: holds an index already; give --overwrite to make it anew, or another folder")
@@ -160,7 +182,7 @@ def embed(
     try:
         with replacing(out / EMBEDDINGS) as temporary:
             try:
-                for item in embedded(run, paths, layer, pool, hop, batch):
+                for item in embedded(run, paths, layer, pool, hop, batch, use):
                     if isinstance(item, BadFile):
                         bad.append({"path": _absolute(item.path), "error": item.error})
                         if not quiet:
@@ -188,10 +210,11 @@ def embed(
         "format": FORMAT,
         "run": _absolute(run.path),
         "recipe": run.info["recipe"],
-        "signal": run.recipe.data.signal.key,
+        "signal": run.tower(use).data.signal.key,
         "weights": fingerprint(run),
+        "use": use,
         "layer": layer,
-        "pool": pool or own_pool(run, layer),
+        "pool": pool or own_pool(run, layer, use),
         "hop": hop,
         "width": width,
         "count": count,

@@ -6,10 +6,11 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import torch
 
+from unveil.data.streams import filling
 from unveil.errors import UserError
 from unveil.evaluation.accuracy import classifier_key
 from unveil.evaluation.report import cell
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def predict(
-    run: Run, paths: Sequence[Path | str], top: int = 5, hop: float | None = None, batch: int = 8
+    run: Run,
+    paths: Sequence[Path | str],
+    top: int = 5,
+    hop: float | None = None,
+    batch: int = 8,
+    missing: Literal["drop", "blank"] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Classes of files and folders: one row for each window of a video, one for an image.
 
@@ -31,6 +37,7 @@ def predict(
         top: best classes in a row; at most all.
         hop: seconds between windows; None for windows that touch.
         batch: windows through the network at once.
+        missing: what becomes of clips without a sound track; None for what the run's recipe says.
 
     Yields:
         Rows with `path`, `start`, `end` (seconds; None for images) and `top`, a list of (class, probability), best first;
@@ -41,16 +48,17 @@ def predict(
     """
     if top < 1:
         raise UserError(f"--top {top}: at least 1")
-    key = classifier_key(run.objective)
+    classifier_key(run.objective)
     multi_label = bool(run.info["flags"].get("multi_label"))
     classes = run.trained_classes()
     top = min(top, len(classes))
-    for item in stream(run.recipe.data, paths, hop, batch):
+    data = run.recipe.data if missing is None else filling(run.recipe.data, missing)
+    for item in stream(data, paths, hop, batch):
         if isinstance(item, BadFile):
             yield {"path": item.path, "error": item.error}
             continue
         with torch.inference_mode():
-            logits = run.objective.logits({key: item.x.to(run.device)}).float()  # pyright: ignore[reportCallIssue]
+            logits = run.objective.logits({key: x.to(run.device) for key, x in item.x.items()}).float()  # pyright: ignore[reportCallIssue]
             best, which = (logits.sigmoid() if multi_label else logits.softmax(1)).topk(top, dim=1)
         for window, p, c in zip(item.windows, best.tolist(), which.tolist(), strict=True):
             answer = [(classes[i], probability) for i, probability in zip(c, p, strict=True)]

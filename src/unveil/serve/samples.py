@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 
 from unveil.data.manifest import Manifest, Row, label_names
+from unveil.data.streams import prepared, streams_in
 from unveil.data.visual import kinds_of
+from unveil.encoders import shown
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
+from unveil.objectives import Reconstruction
 from unveil.serve.curves import draw
 from unveil.serve.figures import LARGEST, LONGEST, SMALLEST, data_uri, enlarged, filmstrip, player
-from unveil.serve.windows import prepared
 
 if TYPE_CHECKING:
+    from unveil.data.signals import Signal
+    from unveil.recipe import Data
     from unveil.run import Run
 
 COLLAPSED = 0.01  # perplexity of codes below which a code book serves nothing, as a share of what it could be
@@ -28,11 +32,15 @@ SECONDS = 60.0  # spent on neighbours at most: a report of a large network on a 
 
 
 class Sample(NamedTuple):
-    """A row of a manifest, its number, and its signal [C,*S], as the network takes it."""
+    """A row of a manifest, its number, and its streams {key: [C,*S]}, as the network takes them."""
 
     number: int
     row: Row
-    x: Tensor
+    x: dict[str, Tensor]
+
+    def batch(self, device: torch.device) -> dict[str, Tensor]:
+        """The streams, as a batch of one."""
+        return {key: part[None].to(device) for key, part in self.x.items()}
 
 
 class Unreadable(NamedTuple):
@@ -74,9 +82,8 @@ def chosen(run: Run, manifest: Manifest, count: int) -> list[int]:
     )
 
 
-def read(run: Run, manifest: Manifest, indices: list[int]) -> Iterator[Sample | Unreadable]:
+def read(data: Data, manifest: Manifest, indices: list[int]) -> Iterator[Sample | Unreadable]:
     """The middle clip of rows, prepared as in evaluation."""
-    data = run.recipe.data
     for index in indices:
         row = manifest.row(index)
         try:
@@ -89,44 +96,45 @@ def read(run: Run, manifest: Manifest, indices: list[int]) -> Iterator[Sample | 
 
 def reconstructions(run: Run, manifest: Manifest, count: int = 4) -> tuple[list[dict[str, Any]], list[Unreadable]]:
     """Film strips (of clouds: views from three sides; of sound: spectrograms) of input, masked (where something was), predicted, as
-    {"picture", "rows", "name", "path", "tiny", "sounds"}; and what was not readable."""
-    data, key = run.recipe.data, run.recipe.data.signal.key
+    {"picture", "rows", "name", "path", "tiny", "sounds"}, one for each stream of a sample; and what was not readable."""
+    data = run.recipe.data
+    streams = streams_in(data.signal)
     strips, unreadable = [], []
-    for sample in read(run, manifest, chosen(run, manifest, count)):
+    for sample in read(run.recipe.data, manifest, chosen(run, manifest, count)):
         if isinstance(sample, Unreadable):
             unreadable.append(sample)
             continue
-        batch = {key: sample.x[None].to(run.device), "seed": torch.tensor([sample.number], device=run.device)}
+        batch = sample.batch(run.device) | {"seed": torch.tensor([sample.number], device=run.device)}
         with torch.no_grad():
-            seen = run.objective.reconstruct(batch)  # pyright: ignore[reportCallIssue]
-        rows = {name: signal[0] for name, signal in seen._asdict().items() if signal is not None}
-        sounds = _sounds(run, sample.x, {name: rows[name] for name in ("input", "predicted")})
-        picture = filmstrip(
-            list(rows.values()), data.mean, data.std, drawn=data.signal.drawn, largest=LONGEST if sounds else LARGEST
-        )
-        tiny = min(data.signal.drawn(sample.x, data.mean, data.std).shape[1:3]) < SMALLEST
-        uri = data_uri(picture, "PNG" if tiny else "WEBP")
-        strips.append(
-            {
-                "picture": uri,
-                "rows": list(rows),
-                "name": _name(sample.row),
-                "path": sample.row.path,
-                "tiny": tiny,
-                "sounds": sounds,
-            }
-        )
+            found = run.objective.reconstruct(batch)  # pyright: ignore[reportCallIssue]
+        for key, seen in ({data.signal.key: found} if isinstance(found, Reconstruction) else found).items():
+            stream, x = streams[key], sample.x[key]
+            rows = {name: signal[0] for name, signal in seen._asdict().items() if signal is not None}
+            sounds = _sounds(run, key, stream, x, {name: rows[name] for name in ("input", "predicted")})
+            largest = LONGEST if sounds else LARGEST
+            picture = filmstrip(list(rows.values()), data.mean, data.std, drawn=stream.drawn, largest=largest)
+            tiny = min(stream.drawn(x, data.mean, data.std).shape[1:3]) < SMALLEST
+            strips.append(
+                {
+                    "picture": data_uri(picture, "PNG" if tiny else "WEBP"),
+                    "rows": list(rows),
+                    "name": _name(sample.row),
+                    "path": sample.row.path,
+                    "tiny": tiny,
+                    "sounds": sounds,
+                }
+            )
     return strips, unreadable
 
 
-def _sounds(run: Run, x: Tensor, rows: dict[str, Tensor]) -> list[tuple[str, str]]:
+def _sounds(run: Run, key: str, stream: Signal, x: Tensor, rows: dict[str, Tensor]) -> list[tuple[str, str]]:
     """(what, a player's data URI): the sample itself, and what the network was to see and has guessed, made audible. None of what
     makes no sound."""
-    heard = run.recipe.data.signal.heard
+    heard = stream.heard
     first = player(heard(x))
     if first is None:
         return []
-    encoder: Any = run.encoder
+    encoder: Any = run.tower(key).encoder
     found = [("the sound itself", first)]
     for name, seen in rows.items():
         with torch.no_grad():
@@ -145,10 +153,10 @@ def code_use(run: Run, manifest: Manifest, count: int = 128, seconds: float = SE
 
     def signals() -> Iterator[Tensor]:
         nonlocal samples
-        for sample in read(run, manifest, chosen(run, manifest, count)):
+        for sample in read(run.recipe.data, manifest, chosen(run, manifest, count)):
             if isinstance(sample, Sample):
                 samples += 1
-                yield sample.x[None]
+                yield sample.batch(run.device)[run.recipe.data.signal.key]
             if time.monotonic() - begun > seconds:
                 return
 
@@ -183,18 +191,18 @@ def neighbours(
         A row of cards for each query, itself first: {"picture", "name", "path", "label", "similarity"}; and how many samples
         were embedded: `gallery`, or what could be done in so many seconds.
     """
-    data = run.recipe.data
+    key, encoder, data = run.tower()
     cards, features = [], []
     begun = time.monotonic()
     # In an order in which every beginning is spread over the whole manifest: time may run out.
     some = chosen(run, manifest, gallery)
     shuffled = torch.randperm(len(some), generator=torch.Generator().manual_seed(0)).tolist()
-    for sample in read(run, manifest, [some[i] for i in shuffled]):
+    for sample in read(run.recipe.data, manifest, [some[i] for i in shuffled]):
         if isinstance(sample, Unreadable):
             continue
         with torch.no_grad():
-            tokens = run.encoder(sample.x[None].to(run.device))
-            features.append(pooled(run.encoder, tokens, "mean")[0].float().cpu())
+            tokens = encoder(shown(encoder, sample.batch(run.device), key))
+            features.append(pooled(encoder, tokens, "mean")[0].float().cpu())
         cards.append(card(sample, data))
         if time.monotonic() - begun > seconds:
             break
@@ -216,12 +224,12 @@ def answers(run: Run, manifest: Manifest, count: int = 12, top: int = 3) -> list
     data, classes = run.recipe.data, run.classes
     multi_label = bool(run.info["flags"].get("multi_label"))
     rows = []
-    for sample in read(run, manifest, chosen(run, manifest, count)):
+    for sample in read(run.recipe.data, manifest, chosen(run, manifest, count)):
         if isinstance(sample, Unreadable):
             rows.append({**_blank(sample.row), "error": sample.error, "top": [], "correct": None})
             continue
         with torch.no_grad():
-            logits = run.objective.logits({data.signal.key: sample.x[None].to(run.device)})[0].float()  # pyright: ignore[reportCallIssue]
+            logits = run.objective.logits(sample.batch(run.device))[0].float()  # pyright: ignore[reportCallIssue]
         p = logits.sigmoid() if multi_label else logits.softmax(0)
         best = p.topk(min(top, len(classes)))
         found = [(classes[i], value) for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
@@ -232,9 +240,12 @@ def answers(run: Run, manifest: Manifest, count: int = 12, top: int = 3) -> list
 
 def card(sample: Sample, data: Any) -> dict[str, Any]:
     """The middle one of a sample's pictures, small, with its names."""
-    pictures = data.signal.drawn(sample.x, data.mean, data.std)
+    key, stream = next(iter(streams_in(data.signal).items()))  # of several the first: the picture of a clip
+    pictures = stream.drawn(sample.x[key], data.mean, data.std)
     picture = data_uri(enlarged(pictures[len(pictures) // 2]), "JPEG")
-    return {**_blank(sample.row), "picture": picture, "sound": player(data.signal.heard(sample.x)), "error": ""}
+    heard = (player(one.heard(sample.x[name])) for name, one in streams_in(data.signal).items())
+    sound = next((uri for uri in heard if uri is not None), None)
+    return {**_blank(sample.row), "picture": picture, "sound": sound, "error": ""}
 
 
 def _blank(row: Row) -> dict[str, Any]:

@@ -12,7 +12,17 @@ import numpy as np
 
 from unveil.data.suffixes import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from unveil.errors import UserError
-from unveil.serve.embed import EMBEDDINGS, FORMAT, INDEX, SHARED, embed_text, embeddings, fingerprint, knows_texts
+from unveil.serve.embed import (
+    EMBEDDINGS,
+    FORMAT,
+    INDEX,
+    SHARED,
+    embed_text,
+    embeddings,
+    fingerprint,
+    knows_texts,
+    space,
+)
 from unveil.serve.figures import kind_of, player, thumbnail
 from unveil.serve.pages import write_page
 from unveil.serve.windows import clock
@@ -169,8 +179,33 @@ def search(
         raise UserError(f"{run.path} knows no texts; the query of a search in {folder} is a file.")
     if text:
         return nearest(folder, embed_text(run, str(query)), top)
-    queries = embeddings(run, [query], layer=info["layer"], pool=info["pool"], hop=info["hop"], batch=batch)
+    use = reader_of(run, query, info)
+    queries = embeddings(run, [query], layer=info["layer"], pool=info["pool"], hop=info["hop"], batch=batch, use=use)
     return nearest(folder, queries, top, drop=query if drop_query else None)
+
+
+def reader_of(run: Run, query: Path | str, info: dict[str, Any]) -> str:
+    """The tower that embeds a query: the index's own, or, where that does not read such files, another one of its shared space.
+
+    Raises:
+        UserError: another tower reads them, but its embeddings cannot be compared with those of the index.
+    """
+    own = info.get("use", run.recipe.data.signal.key)
+    name = Path(query).suffix.lower()
+    if name in run.tower(own).data.signal.suffixes:
+        return own
+    others = [key for key in run.objective.towers if key not in ("text", own)]  # pyright: ignore[reportGeneralTypeIssues]
+    readers = [key for key in others if name in run.tower(key).data.signal.suffixes]
+    if not readers:
+        return own  # whatever its name, it may still be such a file
+    near = [key for key in readers if key in space(run)]
+    if info["pool"] == SHARED and near:
+        return near[0]
+    there = space(run)
+    how = f" Make an index in the shared space: unveil embed … --use {there[0]}." if near and there else ""
+    raise UserError(
+        f"{query}: such files are read by the tower {readers[0]!r}, and the index was made by {own!r}, in another space.{how}"
+    )
 
 
 def is_text(query: Path | str) -> bool:

@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from unveil.data import manifest_file
 from unveil.data.listing import list_files
 from unveil.data.manifest import Manifest
-from unveil.data.signals import to_input
+from unveil.data.streams import prepared, shapes_of, stacked
 from unveil.errors import UserError
 from unveil.recipe import Data
 
@@ -33,10 +32,10 @@ class BadFile(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows and their normalised signal, [B,C,T,H,W] or [B,C,H,W]."""
+    """Windows and their normalised signal, stream by stream: {"video": [B,C,T,H,W]}, {"image": [B,C,H,W]} …"""
 
     windows: list[Window]
-    x: Tensor
+    x: dict[str, Tensor]
 
 
 def files(paths: Iterable[Path | str], suffixes: Collection[str]) -> list[Path | BadFile]:
@@ -91,7 +90,7 @@ def stream(data: Data, paths: Sequence[Path | str], hop: float | None, batch: in
     if batch < 1:
         raise UserError(f"--batch {batch}: at least 1")
     windows: list[Window] = []
-    inputs: list[Tensor] = []
+    inputs: list[dict[str, Tensor]] = []
     for path in files(paths, data.signal.suffixes):
         bad = path if isinstance(path, BadFile) else None
         pieces = iter(()) if isinstance(path, BadFile) else iter(data.signal.windows(path, hop))
@@ -105,28 +104,21 @@ def stream(data: Data, paths: Sequence[Path | str], hop: float | None, batch: in
                 break
             start, end, x = piece
             x = prepared(data, x)
-            if inputs and x.shape != inputs[-1].shape:
-                yield Batch(windows, torch.stack(inputs))
+            if inputs and shapes_of(x) != shapes_of(inputs[-1]):
+                yield Batch(windows, stacked(inputs))
                 windows, inputs = [], []
             windows.append(Window(str(path), start, end))
             inputs.append(x)
             if len(windows) == batch:
-                yield Batch(windows, torch.stack(inputs))
+                yield Batch(windows, stacked(inputs))
                 windows, inputs = [], []
         if bad is not None:
             if windows:  # what came before the failure is answered before it
-                yield Batch(windows, torch.stack(inputs))
+                yield Batch(windows, stacked(inputs))
                 windows, inputs = [], []
             yield bad
     if windows:
-        yield Batch(windows, torch.stack(inputs))
-
-
-def prepared(data: Data, x: Tensor) -> Tensor:
-    """A sample as the signal reads it, uint8 → as the network takes it, with the transforms of evaluation."""
-    for transform in data.evaluation:
-        x = transform(x)
-    return to_input(x, data.mean, data.std)
+        yield Batch(windows, stacked(inputs))
 
 
 def clock(start: float | None, end: float | None) -> str:

@@ -144,7 +144,7 @@ class Positions(nn.Module):
 class SumPositions(nn.Module):
     """The sum of several positions, each over axes of its own: separable positions (MAE-ST: space + time)."""
 
-    def __init__(self, *parts: Positions):
+    def __init__(self, *parts: nn.Module):
         super().__init__()
         self.parts = nn.ModuleList(parts)
 

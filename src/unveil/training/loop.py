@@ -207,7 +207,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
             objective.before_step(step / total)
             seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]
             moving = statistics.copies(objective)
-            numbers, losses = _backward(fabric, model, chunks, data.signal.key, seeds, batch)
+            numbers, losses = _backward(fabric, model, chunks, seeds, batch)
             norm: Any = nn.utils.clip_grad_norm_(objective.parameters(), recipe.clip_gradient or math.inf)
             norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
             taken = nonfinite.Step(step + 1, total, batch, numbers["loss"], norm, rate, losses, seeds)
@@ -275,7 +275,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
 
 
 def _backward(
-    fabric: Fabric, model: Any, chunks: list[dict[str, Any]], key: str, seeds: list[int], batch: int
+    fabric: Fabric, model: Any, chunks: list[dict[str, Any]], seeds: list[int], batch: int
 ) -> tuple[dict[str, float], list[float]]:
     """Gradients of the mean over the whole batch, whatever its division into micro-batches and processes.
 
@@ -286,7 +286,7 @@ def _backward(
     losses: list[torch.Tensor] = []
     for number, chunk in enumerate(chunks):
         chunk = {name: fabric.to_device(value) if name != "bad" else value for name, value in chunk.items()}
-        share = len(chunk[key]) / batch
+        share = len(chunk["seed"]) / batch
         seed_dropout(model, chunk["seed"])
         torch.manual_seed(seeds[number])
         with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):

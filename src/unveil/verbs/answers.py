@@ -25,6 +25,8 @@ def evaluate(
     classes: str | Path | None = None,
     templates: str | Path | None = None,
     out: str | Path | None = None,
+    use: str | None = None,
+    missing: Literal["drop", "blank"] | None = None,
     views: str | None = None,
     short: int | None = None,
     crop: int | None = None,
@@ -51,6 +53,8 @@ def evaluate(
             their alphabetical order; the labels by default.
         templates: for zero-shot, a text file with a prompt a line, {} for the name; some usual ones by default.
         out: folder for the JSON, CSV and PNG; RUN/evaluate by default.
+        use: of a run of several streams (avmae, mavil) the encoder that is probed: video, audio or both; both by default.
+        missing: what becomes of clips without a sound track: drop leaves them out, blank takes silence; as in training by default.
         views: clips × crops of each sample, e.g. 5x3; the recipe's by default.
         short: to which the short side is resized, in pixels; the recipe's by default.
         crop: side of what the network is shown, in pixels, e.g. 256 of a network trained at 224; the recipe's by default.
@@ -71,7 +75,7 @@ def evaluate(
     """
     from dataclasses import replace
 
-    from unveil.data import Dataset, Manifest, evaluation_batches
+    from unveil.data import Dataset, Manifest, complete, evaluation_batches, filling
     from unveil.evaluation import EVALUATORS, Subject
     from unveil.evaluation.accuracy import classifier_key
     from unveil.evaluation.halves import framed, halves
@@ -80,7 +84,10 @@ def evaluate(
 
     run = _open(run, device, weights)
     recipe = run.recipe
-    settings = replace(recipe.data, evaluation=framed(recipe.data.evaluation, short, crop))
+    key, encoder, settings = run.tower(use)
+    settings = replace(settings, evaluation=framed(settings.evaluation, short, crop))
+    if missing:
+        settings = filling(settings, missing)
     if views:
         settings = replace(settings, **views_of(views))
     if by not in (*EVALUATORS, *IN_WORDS):
@@ -93,7 +100,8 @@ def evaluate(
     suffixes = settings.signal.suffixes
 
     def scan(files: Paths) -> Manifest:
-        return Manifest.scan(paths_of(files), suffixes, warn=lambda text: say(quiet, f"warning: {text}"))
+        found = Manifest.scan(paths_of(files), suffixes, warn=lambda text: say(quiet, f"warning: {text}"))
+        return complete(found, settings.signal, lambda text: say(quiet, text))[0]
 
     if by in IN_WORDS:
         result, paths = in_words(by, run, settings, scan(data), classes, templates, seed, workers)
@@ -122,7 +130,7 @@ def evaluate(
         dataset = Dataset(manifest, settings, list(names), training=False, seed=seed, multi_label=several)
         return evaluation_batches(dataset, loader, min(loader.batch, 32))
 
-    subject = Subject(run.objective, run.encoder, settings.signal.key, names, run.device)
+    subject = Subject(run.objective, encoder, key, names, run.device)
     options: dict[str, Any] = {} if by == "accuracy" else {"layer": layer}
     if by in ("knn", "linear"):
         options["pool"] = pool
@@ -156,6 +164,7 @@ def predict(
     top: int = 5,
     hop: float | None = None,
     out: str | Path | None = None,
+    missing: Literal["drop", "blank"] | None = None,
     batch: int = 8,
     weights: str = "last",
     device: str = "auto",
@@ -169,6 +178,8 @@ def predict(
         top: classes per row.
         hop: seconds from one window's start to the next; a window's length by default.
         out: .csv, .json or .jsonl file to write.
+        missing: what becomes of clips without a sound track: drop says so in their place, blank takes silence; as in training by
+            default.
         batch: windows that go through the network at once.
         weights: last, or best on the held-out data of the training.
         device: auto, cpu, cuda or mps.
@@ -181,7 +192,10 @@ def predict(
     from unveil.serve import print_rows, write_rows
 
     rows = print_rows(
-        rows_of(_open(run, device, weights), [Path(path) for path in paths], top=top, hop=hop, batch=batch), quiet=quiet
+        rows_of(
+            _open(run, device, weights), [Path(path) for path in paths], top=top, hop=hop, batch=batch, missing=missing
+        ),
+        quiet=quiet,
     )
     if out:
         write_rows(rows, Path(out))
@@ -196,6 +210,7 @@ def embed(
     layer: int | None = None,
     pool: str | None = None,
     hop: float | None = None,
+    use: str | None = None,
     batch: int = 8,
     weights: str = "last",
     device: str = "auto",
@@ -209,8 +224,11 @@ def embed(
         data: folder of files, or a file; may be given several times.
         out: folder for the index.
         layer: features after this block (1 … depth, negative from the end); the encoder's output by default.
-        pool: mean, max, class, encoder, or shared (the space of images and texts); shared where there is one, otherwise mean.
+        pool: mean, max, class, encoder, or shared (the space of images and texts, of sound and sight); shared where there is one,
+            otherwise mean.
         hop: seconds from one window's start to the next; a window's length by default.
+        use: of a run of several streams the encoder: video, audio or both; where two share a space (mavil) video by default,
+            otherwise both.
         batch: windows that go through the network at once.
         weights: last, or best on the held-out data of the training.
         device: auto, cpu, cuda or mps.
@@ -221,7 +239,7 @@ def embed(
 
     return write_index(
         _open(run, device, weights), paths_of(data), Path(out), layer=layer, pool=pool, hop=hop, batch=batch,
-        overwrite=overwrite, quiet=quiet,
+        overwrite=overwrite, quiet=quiet, use=use,
     )  # fmt: skip
 
 
@@ -238,7 +256,8 @@ def search(
 
     Args:
         index: folder that `unveil embed` wrote.
-        query: a media file; or, of a run that knows texts (clip, flip), a text in quotes.
+        query: a media file, also a sound for videos where both share a space (mavil); or, of a run that knows texts (clip, flip), a
+            text in quotes.
         top: number of results.
         html: also write a page with pictures of the results.
         device: auto, cpu, cuda or mps.

@@ -80,6 +80,7 @@ def export(
     out: str | Path | None = None,
     part: Literal["whole", "encoder"] = "whole",
     data: Paths | None = None,
+    use: str | None = None,
     weights: str = "last",
     push: str | None = None,
     private: bool = False,
@@ -95,6 +96,7 @@ def export(
         part: whole (a classifier's logits; without classes the features) or encoder (the features).
         data: real files on which both are compared; some of the run's own by default. A network of images and clips is exported
             for what most of these files are.
+        use: of a run of several streams the encoder: video, audio or both; both by default.
         weights: last, or best on the held-out data of the training.
         push: also put it on the Hugging Face Hub, as OWNER/NAME; only --format huggingface.
         private: of a repository that --push makes.
@@ -115,7 +117,7 @@ def export(
     path, which = (run.path, run.weights) if isinstance(run, Run) else (run, weights)
     opened = load(path, "cpu", which)
     files = None if data is None else [Path(file) for file in paths_of(data)]
-    written, told = export_run(opened, format, Path(out) if out else None, part, files, overwrite)
+    written, told = export_run(opened, format, Path(out) if out else None, part, files, overwrite, use)
     for line in told:
         say(quiet, line)
     for file in written:
