@@ -80,7 +80,11 @@ class Network(NamedTuple):
 
 
 IMAGE, CLIP = (3, 224, 224), (3, 16, 224, 224)
-TINY = {"videomae": {"size": "debug", "frames": 4, "crop": 32}, "mae": {"size": "debug", "crop": 32}, "mae_st": {"size": "debug", "frames": 4, "crop": 32}}  # fmt: skip
+TINY = {
+    "videomae": {"size": "debug", "frames": 4, "crop": 32},
+    "mae": {"size": "debug", "crop": 32},
+    "mae_st": {"size": "debug", "frames": 4, "crop": 32},
+}
 PEERS = {
     "videomae S": Network("videomae", {"size": "S"}, CLIP, 4),
     "mae B": Network("mae", {"size": "B"}, IMAGE, 32),

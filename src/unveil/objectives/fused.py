@@ -115,8 +115,8 @@ class FusedAutoencoder(Objective):
         mask = draw(self.maskers[key], grid, batch["seed"] + number)
         if not mask.visible.shape[1] or not mask.masked.shape[1]:
             raise UserError(
-                f"{self.maskers[key]!r} leaves {mask.visible.shape[1]} of the {key}'s {torch.Size(grid).numel()} patches visible: choose "
-                "another ratio, smaller patches, or longer clips."
+                f"{self.maskers[key]!r} leaves {mask.visible.shape[1]} of the {key}'s {torch.Size(grid).numel()} patches visible: "
+                "choose another ratio, smaller patches, or longer clips."
             )
         return mask.to(batch[key].device)
 
