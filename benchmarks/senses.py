@@ -293,7 +293,7 @@ def digits(data: list[Path], work: Path) -> dict[str, Contest]:
                 held_out=lambda file, _, last=[s for s in speakers if s not in new][-1]: _speaker(file) == last,
             )
         )
-    pretraining = {**EARS, "decoder_depth": 2, **steps(24, 32), "optimizer.lr": 8e-3, "optimizer.weight_decay": 0.05}
+    pretraining = {**EARS, "decoder_depth": 2, **steps(16, 32), "optimizer.lr": 8e-3, "optimizer.weight_decay": 0.05}
     labels = {**EARS, **steps(6, 32)}
     return {
         "all labels": Contest("audiomae", [official], pretraining, labels, 8e-3),
@@ -335,8 +335,8 @@ def clips(data: list[Path], work: Path) -> dict[str, Contest]:
         "bins": 64,
         "audio_patch": 16,
     }
-    pretraining = {**network, **steps(120, 16), "optimizer.lr": 8e-3}
-    labels = {**network, **steps(30, 16), "optimizer.kind": "adamw", "drop_path": 0.1, "sample.clips": 2}
+    pretraining = {**network, **steps(30, 16), "optimizer.lr": 8e-3}
+    labels = {**network, **steps(10, 16), "optimizer.kind": "adamw", "drop_path": 0.1, "sample.clips": 2}
     uses = {"sound and sight": "both", "sight": "video", "sound": "audio"}
     return {
         name: Contest("avmae", folds, pretraining, labels, 8e-3, use=use, in_turn=True) for name, use in uses.items()
