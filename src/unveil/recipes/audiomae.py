@@ -28,29 +28,31 @@ from unveil.recipe import Data, Loader, Optimizer, Recipe, Schedule
 from unveil.targets import Pixels
 from unveil.tokens import AUDIOSET_MEAN, AUDIOSET_STD, FilterBank, Patchify, Positions, Spectrogram
 
+#: Of short sounds of one voice, such as words, half a second or a little more: `--seconds` says how long others are.
+SMALL = {
+    "size": "nano",
+    "seconds": 0.64,
+    "rate": 8000,
+    "bins": 64,
+    "patch": 8,
+    "mean": -9.9,
+    "std": 5.3,
+    "augment": False,
+    "schedule.batch": 32,
+    "loader.batch": 32,
+    "optimizer.lr": 8e-3,
+    "optimizer.weight_decay": 0.05,
+}
 PRESETS = {
     "small": {
-        "audiomae": {
-            "size": "nano",
-            "seconds": 1.0,
-            "bins": 64,
-            "patch": 8,
-            "schedule.epochs": 100,
-            "schedule.warmup": 5,
-            "schedule.batch": 32,
-            "loader.batch": 32,
-            "optimizer.lr": 4e-3,
-        },
+        "audiomae": {**SMALL, "schedule.epochs": 24, "schedule.warmup": 2},
         "finetune": {
-            "size": "nano",
-            "seconds": 1.0,
-            "bins": 64,
-            "patch": 8,
+            **SMALL,
+            "drop_path": 0.0,
             "schedule.epochs": 40,
-            "schedule.warmup": 2,
-            "schedule.batch": 32,
-            "loader.batch": 32,
-            "optimizer.lr": 8e-3,
+            "schedule.warmup": 4,
+            "schedule.min_lr": 0.0,
+            "optimizer.layer_decay": 1.0,
         },
     },
 }
