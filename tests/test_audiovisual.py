@@ -132,7 +132,7 @@ def test_videos_are_found_by_a_sound(runs: Path, folder: Path, tmp_path: Path) -
         unveil.embed(
             runs / "second", data=folder, out=tmp_path / "x", use="both", pool="shared", device="cpu", quiet=True
         )
-    with pytest.raises(UserError, match="--use text: .* has video, audio, both"):
+    with pytest.raises(UserError, match=r"--use text: .* has video, audio, both"):
         unveil.embed(runs / "second", data=folder, out=tmp_path / "x", use="text", device="cpu", quiet=True)
 
 
