@@ -167,6 +167,51 @@ def _image(path: str) -> None:
     assert (found.height, found.width) == tuple(image.shape[1:])
 
 
+def _sound(path: str) -> None:
+    import torch
+
+    from unveil.data import Row, Sound
+
+    for rate in (16000, 44100):
+        x = Sound(0.5, rate).read(Row(path), torch.Generator().manual_seed(3))
+        views = Sound(0.5, rate).views(Row(path), 3)
+        for found in (x, *views):
+            _check_sound(found, rate // 2)
+
+
+def _sound_windows(path: str) -> None:
+    from unveil.data import Sound
+
+    before = -math.inf
+    for number, (start, end, x) in enumerate(Sound(0.5).windows(path)):
+        _check_sound(x, 8000)
+        assert start is not None
+        assert end is not None
+        assert before < start <= end, f"windows out of order: {before}, then {start} to {end}"
+        assert number < WINDOWS, f"window {number} at {start} s"
+        before = start
+
+
+def _sound_measured(path: str) -> None:
+    from unveil.data import Sound
+
+    found = Sound.measure(path)
+    assert found.duration is not None
+    assert found.peak is not None
+    assert math.isfinite(found.duration)
+    assert math.isfinite(found.peak)
+    assert found.rate
+    assert found.channels
+
+
+def _check_sound(x: Any, length: int) -> None:
+    import torch
+
+    assert x.dtype == torch.float32
+    assert x.shape == (1, length), f"a sound of shape {tuple(x.shape)}"
+    assert float(x.abs().max()) <= 1
+
+
 def _check_clip(clip: Any) -> None:
     import torch
 
@@ -178,6 +223,7 @@ def _check_clip(clip: Any) -> None:
 _LOOKS: dict[str, tuple[Callable[[str], None], ...]] = {
     "video": (_training, _testing, _windows, _probe, _measure),
     "image": (_image,),
+    "sound": (_sound, _sound_windows, _sound_measured),
 }
 
 
