@@ -68,6 +68,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     verbs.pretrain("omnimae", data=[root / "photos", root / "clips"], out=root / "runs" / "omnimae", **tiny)
     verbs.embed(run.path, data=root / "clips", out=root / "index", device="cpu", quiet=True)
     heard = {**tiny, **{name: documents.TINY[name] for name in OF_SOUND}}
+    verbs.pretrain("avmae", data=root / "clips", out=root / "runs" / "avmae", **heard)
     first = verbs.pretrain("mavil", data=root / "clips", out=root / "runs" / "mavil1", **heard)
     decided = {name: value for name, value in heard.items() if name not in mavil.DECIDES}
     second = verbs.pretrain(

@@ -114,9 +114,10 @@ class FusedAutoencoder(Objective):
         grid = stem.mask_grid(batch[key])
         mask = draw(self.maskers[key], grid, batch["seed"] + number)
         if not mask.visible.shape[1] or not mask.masked.shape[1]:
+            count = torch.Size(grid).numel()
             raise UserError(
-                f"{self.maskers[key]!r} leaves {mask.visible.shape[1]} of the {key}'s {torch.Size(grid).numel()} patches visible: "
-                "choose another ratio, smaller patches, or longer clips."
+                f"{self.maskers[key]!r} leaves {mask.visible.shape[1]} of the {key}'s {count} patches visible: choose another "
+                "ratio, smaller patches, or longer clips."
             )
         return mask.to(batch[key].device)
 
