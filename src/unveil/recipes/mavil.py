@@ -8,7 +8,8 @@ once more: a student predicts not pixels and energies, but what the trained netw
 Published: AudioSet fine-tuned 53.3 mAP, VGGSound 67.1 % top-1 (ViT-B, sound and sight).
     unveil pretrain mavil --data clips/ --out runs/mavil1
     unveil pretrain mavil --data clips/ --teacher runs/mavil1 --out runs/mavil2
-    unveil embed runs/mavil2 --data clips/ --use video --out index && unveil search index bark.wav
+    unveil embed runs/mavil2 --data clips/ --use video --out index/
+    unveil search index/ bark.wav
 No code was released (the repository holds a README), and of the paper's text only the abstract was at hand. What follows is
 from memory: encoders of 12 layers, 2 joint ones, decoders of 8 layers and a width of 512, the sound's with shifted windows;
 80 % of both hidden; temperature 0.1 and weight 0.1 between streams, 1 and 0.01 within one; 20 epochs for each stage. What
