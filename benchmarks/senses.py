@@ -338,8 +338,11 @@ def clips(data: list[Path], work: Path) -> dict[str, Contest]:
         "bins": 64,
         "audio_patch": 16,
     }
-    pretraining = {**network, **steps(200, 16), "optimizer.lr": 8e-3, "sample.repeats": 4}
-    labels = {**network, **steps(10, 16), "optimizer.kind": "adamw", "drop_path": 0.1, "sample.clips": 2}
+    pretraining = {**network, **steps(13, 16), "optimizer.lr": 8e-3, "sample.repeats": 4}
+    labels = {
+        **network, **steps(8, 16), "optimizer.kind": "adamw", "drop_path": 0.1, "sample.mixup": 0.0, "sample.repeats": 2,
+        "sample.clips": 2,
+    }  # fmt: skip
     uses = {"sound and sight": "both", "sight": "video", "sound": "audio"}
     return {
         name: Contest("avmae", folds, pretraining, labels, 8e-3, use=use, in_turn=True) for name, use in uses.items()
