@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from unveil.data.captions import Captions
-    from unveil.data.signals import Signal
+    from unveil.data.signal import Signal
     from unveil.objectives import Objective
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

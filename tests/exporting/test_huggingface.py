@@ -149,10 +149,10 @@ def test_the_preprocessing_is_the_run_s(kind: str, tmp_path: Path) -> None:
     image = torch.from_numpy(picture).permute(2, 0, 1)
     if kind == "vit":
         theirs = processor(picture, return_tensors="pt").pixel_values[0]
-        ours = prepared(run.recipe.data, image)
+        ours = prepared(run.recipe.data, image)["image"]
     else:
         theirs = processor([picture] * 4, return_tensors="pt").pixel_values[0].transpose(0, 1)
-        ours = prepared(run.recipe.data, image[None].expand(4, -1, -1, -1))
+        ours = prepared(run.recipe.data, image[None].expand(4, -1, -1, -1))["video"]
     assert ours.shape == theirs.shape
     # A level of grey is 1 / 255 / 0.2; where the resizing rounds may differ.
     assert (ours - theirs).abs().max() < 1.5 / 255 / 0.2

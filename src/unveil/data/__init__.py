@@ -12,7 +12,8 @@ from unveil.data.lacking import complete
 from unveil.data.loader import Batch, evaluation_batches, training_batches
 from unveil.data.manifest import Manifest, Row
 from unveil.data.mixture import mixture
-from unveil.data.signals import Image, Signal, Video, signal_of, to_input
+from unveil.data.signal import Signal
+from unveil.data.signals import Image, Video, signal_of, to_input
 from unveil.data.sound import Sound
 from unveil.data.sound_reader import SoundReader
 from unveil.data.sound_transforms import RandomLoudness, RandomRoll, WaveMixUp

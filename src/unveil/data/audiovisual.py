@@ -16,7 +16,8 @@ from unveil.data.boxes import Crop
 from unveil.data.clips import Dense
 from unveil.data.manifest import Row
 from unveil.data.measure import measure_video
-from unveil.data.signals import Signal, Video, span
+from unveil.data.signal import Signal
+from unveil.data.signals import Video, span
 from unveil.data.sound import Sound
 from unveil.data.sound_reader import SoundReader
 from unveil.data.suffixes import VIDEO_SUFFIXES

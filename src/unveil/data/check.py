@@ -20,7 +20,8 @@ from unveil.data.manifest import Manifest
 from unveil.data.processes import Failed, cores, each, stoppable
 from unveil.data.progress import FileProgress
 from unveil.data.regular_files import check_regular
-from unveil.data.signals import SIGNALS, Signal, owner
+from unveil.data.signal import Signal
+from unveil.data.signals import SIGNALS, owner
 from unveil.errors import DecodeError, UserError
 from unveil.storage import mend_lines, naming, read_lines
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 from unveil.data.manifest import Manifest
-from unveil.data.signals import Signal
+from unveil.data.signal import Signal
 from unveil.errors import UserError
 
 READERS = 8

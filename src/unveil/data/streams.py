@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from unveil.data.signals import Raw, Signal, to_input
+from unveil.data.signal import Raw, Signal
+from unveil.data.signals import to_input
 from unveil.errors import UserError
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from unveil.data.clips import Clip
 from unveil.data.listing import suffix
 from unveil.data.manifest import Manifest, Row
 from unveil.data.measure import Measured, measure_image, measure_video
-from unveil.data.signals import Image, Signal, Video
+from unveil.data.signal import Signal
+from unveil.data.signals import Image, Video
 from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 

@@ -16,7 +16,7 @@ from unveil.data.drawing import pixels
 from unveil.data.listing import suffix
 
 if TYPE_CHECKING:
-    from unveil.data.signals import Signal
+    from unveil.data.signal import Signal
 
 __all__ = ["data_uri", "enlarged", "filmstrip", "pixels", "reduced", "thumbnail"]
 

@@ -23,7 +23,7 @@ from unveil.serve.curves import draw
 from unveil.serve.figures import LARGEST, LONGEST, SMALLEST, data_uri, enlarged, filmstrip, player
 
 if TYPE_CHECKING:
-    from unveil.data.signals import Signal
+    from unveil.data.signal import Signal
     from unveil.recipe import Data
     from unveil.run import Run
 
