@@ -67,7 +67,7 @@ def folder_of(work: Path, files: int, classes: int) -> Path:
         "error": [None] * files,
     }
     for field in manifest_file.MEASURED:
-        table = table.append_column(field, pa.array(measured[field.name], field.type))
+        table = table.append_column(field, pa.array(measured.get(field.name, [None] * files), field.type))
     file = str(folder / manifest_file.NAME)
     manifest_file.write(table, file, [source])
     manifest_file.stamp(file, [source])
