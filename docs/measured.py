@@ -244,7 +244,7 @@ def _contests(name: str, text: str) -> str:
         for contest, row in found["contests"].items()
     ]
     head = [
-        "", "from scratch", "fine-tuned", "probe, untrained", "probe, pre-trained", "RankMe", "seconds of pre-training",
+        "task", "from scratch", "fine-tuned", "probe, untrained", "probe, pre-trained", "RankMe", "seconds of pre-training",
     ]  # fmt: skip
     return table(head, rows, found, f"Top-1 (number of trainings); {text}")
 
