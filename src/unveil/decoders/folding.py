@@ -67,7 +67,9 @@ class FoldingDecoder(nn.Module):
             nn.Linear(folding, folding), nn.BatchNorm1d(folding), nn.ReLU(),
             nn.Linear(folding, 3),
         )  # fmt: skip
-        steps = torch.linspace(-EDGE, EDGE, side)
+        # Not torch.linspace: transformers exchanges it while it loads a model, and if that is the first use of a device as a
+        # context in a process, PyTorch takes the real one for no constructor from then on, and it stays on the CPU.
+        steps = torch.arange(side) * (2 * EDGE / max(1, side - 1)) - EDGE
         grid = torch.stack([steps.repeat(side), steps.repeat_interleave(side)], dim=1)  # [size, 2], columns first
         self.register_buffer("grid", grid, persistent=False)
 
