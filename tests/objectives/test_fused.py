@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
+from two_processes import learn_what_one_learns
 from unveil.decoders import SeparateDecoders, SharedDecoder, StreamEmbedding, TransformerDecoder
 from unveil.encoders import Fusion, ViT, shown
 from unveil.errors import UserError
@@ -19,7 +20,6 @@ from unveil.objectives import AlignedAutoencoder, Contrast, Each, FusedAutoencod
 from unveil.objectives.fused import Asked
 from unveil.targets import Contextual, Pixels
 from unveil.tokens import Patchify, Positions, SumPositions
-from unveil.training import processes
 
 VIDEO, AUDIO = Patchify(2, 8, 8, channels=3), Patchify(8, 8, channels=1)
 GRIDS = {"video": (2, 4, 4), "audio": (4, 2)}
@@ -351,30 +351,6 @@ def test_one_stream_of_one_is_a_masked_autoencoder() -> None:
 # ---- several processes
 
 
-def in_one(folder: Path) -> None:
-    processes.join(torch.device("cpu"))
-    rank, world = distributed.get_rank(), distributed.get_world_size()
-    for rows in (8, 7):
-        network = aligned()
-        low, high = (rows * r // world for r in (rank, rank + 1))
-        given = {key: value[low:high] for key, value in batch(rows).items()}
-        share = (high - low) / rows
-        loss = network(given)["loss"]
-        (loss * share * world).backward()
-        numbers = [loss.detach() * share, *[p.grad / world for p in network.parameters()]]  # type: ignore[operator]
-        for number in numbers:
-            distributed.all_reduce(number)
-        if rank == 0:
-            torch.save(numbers, folder / f"{rows}.pt")
-
-
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     """Loss and every gradient: samples of the other process are negatives, between streams and within each."""
-    processes.start(in_one, tmp_path, 2)
-    for rows in (8, 7):
-        network = aligned()
-        loss = network(batch(rows))["loss"]
-        loss.backward()
-        expected = [loss.detach(), *[p.grad for p in network.parameters()]]
-        for found, one in zip(torch.load(tmp_path / f"{rows}.pt", weights_only=True), expected, strict=True):
-            torch.testing.assert_close(found, one, rtol=1e-4, atol=1e-6)
+    learn_what_one_learns(aligned, batch, tmp_path)

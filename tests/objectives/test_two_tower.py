@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.nn import functional
 
+from two_processes import learn_what_one_learns
 from unveil.flags import build
 from unveil.objectives import TwoTower
-from unveil.training import processes
 
 SMALL = {"size": "debug", "crop": 32, "patch": 8, "context": 8, "vocabulary": 50}
 
@@ -92,37 +92,9 @@ def test_texts_are_masked_elsewhere_than_images() -> None:
 # ---- several processes
 
 
-def part(rows: int, rank: int, world: int) -> dict[str, Tensor]:
-    low, high = (rows * r // world for r in (rank, rank + 1))
-    return {key: value[low:high] for key, value in batch(rows).items()}
-
-
-def in_one(folder: Path) -> None:
-    processes.join(torch.device("cpu"))
-    rank, world = distributed.get_rank(), distributed.get_world_size()
-    for rows in (8, 7):
-        network = objective()
-        given = part(rows, rank, world)
-        share = len(given["image"]) / rows
-        loss = network(given)["loss"]
-        (loss * share * world).backward()
-        numbers = [loss.detach() * share, *[p.grad / world for p in network.parameters()]]  # type: ignore[operator]
-        for number in numbers:
-            distributed.all_reduce(number)
-        if rank == 0:
-            torch.save(numbers, folder / f"{rows}.pt")
-
-
 def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     """Loss and every gradient, also where their batches are not of one size; masks are each sample's own."""
-    processes.start(in_one, tmp_path, 2)
-    for rows in (8, 7):
-        network = objective()
-        loss = network(batch(rows))["loss"]
-        loss.backward()
-        expected = [loss.detach(), *[p.grad for p in network.parameters()]]
-        for found, one in zip(torch.load(tmp_path / f"{rows}.pt", weights_only=True), expected, strict=True):
-            torch.testing.assert_close(found, one, rtol=1e-4, atol=1e-6)
+    learn_what_one_learns(objective, batch, tmp_path)
 
 
 def test_the_first_scale() -> None:

@@ -16,7 +16,7 @@ from unveil.data.boxes import Crop
 from unveil.data.clips import Dense
 from unveil.data.manifest import Row
 from unveil.data.measure import measure_video
-from unveil.data.signal import Signal
+from unveil.data.signal import Signal, Silent
 from unveil.data.signals import Video, span
 from unveil.data.sound import Sound
 from unveil.data.sound_reader import SoundReader
@@ -29,7 +29,7 @@ Missing = Literal["drop", "blank"]
 
 
 @dataclass(frozen=True)
-class Audiovisual:
+class Audiovisual(Silent):
     """Clips with their sound: {"video": uint8 [T, C, H, W], "audio": float32 [1, L]}.
 
     The sound lasts `sound.seconds`. Its middle is that of the clip, unless it would then begin before the file (or the row's segment)
@@ -41,6 +41,8 @@ class Audiovisual:
         sound: how much sound, at which rate.
         missing: "blank" reads a file without a sound track as silent; with "drop" it cannot be read, and is left out before a run
             begins. A track that is silent is a sound track.
+
+    What a sample sounds like is asked of the stream itself.
     """
 
     video: Video
@@ -100,9 +102,6 @@ class Audiovisual:
     @staticmethod
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
         return Video.glimpse(path, start, end)
-
-    def heard(self, x: Tensor) -> bytes | None:
-        return None  # of several streams each is asked by itself
 
     @staticmethod
     def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:

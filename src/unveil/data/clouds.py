@@ -16,11 +16,12 @@ from unveil.data.cloud_files import READERS, Cloud, read_cloud
 from unveil.data.drawing import three_views
 from unveil.data.measure import measure_cloud
 from unveil.data.row import Row
+from unveil.data.signal import Silent
 from unveil.errors import DecodeError
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Silent):
     """So many points of a cloud, or of the surface of a mesh, float32 [3,N], in the unit sphere about their mean.
 
     A sample is drawn anew each time it is read: of a mesh on its surface, everywhere alike; of a cloud without putting back,
@@ -66,17 +67,6 @@ class Points:
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
         """From the front."""
         return three_views(Points().views(Row(os.fspath(path)))[0])[1]
-
-    def heard(self, x: Tensor) -> bytes | None:
-        return None
-
-    @staticmethod
-    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
-        return None
-
-    @staticmethod
-    def lasts(path: str | os.PathLike[str]) -> float | None:
-        return None
 
     def _sampled(self, path: str, cloud: Cloud, generator: torch.Generator | None) -> Tensor:
         return in_unit_sphere(sample(cloud, self.points, generator), path)

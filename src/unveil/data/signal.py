@@ -116,3 +116,21 @@ class Signal(Protocol):
             DecodeError: the file cannot be read to its end.
         """
         ...
+
+
+class Silent:
+    """What makes no sound and has no time; a signal of its own answers inherits from it."""
+
+    def heard(self, x: Tensor) -> bytes | None:
+        """Nothing."""
+        return None
+
+    @staticmethod
+    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
+        """Nothing."""
+        return None
+
+    @staticmethod
+    def lasts(path: str | os.PathLike[str]) -> float | None:
+        """No seconds that could be told."""
+        return None

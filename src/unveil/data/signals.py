@@ -22,7 +22,7 @@ from unveil.data.labels_csv import read_labels
 from unveil.data.listing import list_files, suffix
 from unveil.data.manifest import Row
 from unveil.data.measure import measure_image, measure_video
-from unveil.data.signal import Signal
+from unveil.data.signal import Signal, Silent
 from unveil.data.sound import Sound
 from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from unveil.data.video import probe, read_frames, windows
@@ -33,7 +33,7 @@ PIXELS = "pixels in [0, 1], minus mean, divided by std"
 
 
 @dataclass(frozen=True)
-class Video:
+class Video(Silent):
     """Clips of video files, uint8 [T,C,H,W].
 
     Args:
@@ -92,20 +92,13 @@ class Video:
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
         return read_frames(path, times=[((start or 0.0) + (end or 0.0)) / 2])[0].numpy()
 
-    def heard(self, x: Tensor) -> bytes | None:
-        return None
-
-    @staticmethod
-    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
-        return None
-
     @staticmethod
     def lasts(path: str | os.PathLike[str]) -> float | None:
         return probe(path).duration
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(Silent):
     """Still images, uint8 [C,H,W]."""
 
     key: ClassVar[str] = "image"
@@ -141,17 +134,6 @@ class Image:
     @staticmethod
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
         return read_image(path).permute(1, 2, 0).numpy()
-
-    def heard(self, x: Tensor) -> bytes | None:
-        return None
-
-    @staticmethod
-    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
-        return None
-
-    @staticmethod
-    def lasts(path: str | os.PathLike[str]) -> float | None:
-        return None
 
 
 SIGNALS: tuple[type[Signal], ...] = (Video, Image, Points, Sound)

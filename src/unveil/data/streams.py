@@ -51,12 +51,7 @@ def on_pictures(signal: Signal, x: Raw, change: Callable[[Tensor], Tensor]) -> R
     if isinstance(x, Tensor):
         return change(x)
     streams = streams_in(signal)
-    return {key: change(part) if is_picture(streams[key]) else part for key, part in x.items()}
-
-
-def is_picture(signal: Signal) -> bool:
-    """Whether a stream consists of pictures, which the transforms of torchvision are for: it says so itself."""
-    return signal.pictures
+    return {key: change(part) if streams[key].pictures else part for key, part in x.items()}
 
 
 def prepared(data: Data, x: Raw) -> dict[str, Tensor]:
@@ -76,7 +71,7 @@ def crops_of(signal: Signal, x: Raw, crops: Callable[[Tensor], list[Tensor]]) ->
     if isinstance(x, Tensor):
         return list(crops(x))
     streams = streams_in(signal)
-    cut = {key: crops(part) for key, part in x.items() if is_picture(streams[key])}
+    cut = {key: crops(part) for key, part in x.items() if streams[key].pictures}
     return [{**x, **dict(zip(cut, parts, strict=True))} for parts in zip(*cut.values(), strict=True)]
 
 
@@ -93,7 +88,7 @@ def narrowed(data: Data, key: str) -> Data:
     streams = streams_in(data.signal)
     if key not in streams:
         raise UserError(f"--use {key}: use {', '.join([*streams, data.signal.key])}.")
-    if is_picture(streams[key]):
+    if streams[key].pictures:
         return replace(data, signal=streams[key])
     return replace(data, signal=streams[key], transform=(), evaluation=(), views=(), erase=0.0, crops=1)
 

@@ -16,7 +16,7 @@ from unveil.data.clips import Clip
 from unveil.data.listing import suffix
 from unveil.data.manifest import Manifest, Row
 from unveil.data.measure import Measured, measure_image, measure_video
-from unveil.data.signal import Signal
+from unveil.data.signal import Signal, Silent
 from unveil.data.signals import Image, Video
 from unveil.data.suffixes import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
@@ -45,7 +45,7 @@ def kinds_of(signal: Signal, manifest: Manifest) -> np.ndarray | None:
 
 
 @dataclass(frozen=True)
-class Visual:
+class Visual(Silent):
     """Clips of video files, and still images as clips of `still` equal frames, uint8 [T,C,H,W] (OmniMAE, arXiv:2206.08356).
 
     A file that is no image by its suffix is read as a video.
@@ -102,13 +102,6 @@ class Visual:
     def glimpse(path: str | os.PathLike[str], start: float | None, end: float | None) -> np.ndarray:
         reader = Image if suffix(os.fspath(path)) in IMAGE_SUFFIXES else Video
         return reader.glimpse(path, start, end)
-
-    def heard(self, x: Tensor) -> bytes | None:
-        return None
-
-    @staticmethod
-    def excerpt(path: str | os.PathLike[str], start: float | None, end: float | None) -> bytes | None:
-        return None
 
     @staticmethod
     def lasts(path: str | os.PathLike[str]) -> float | None:

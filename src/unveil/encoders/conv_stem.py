@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from unveil.layers import ConvNorm, Norm, convolution, he
-from unveil.tokens import Tokens
+from unveil.tokens import Plain, Tokens
 
 
-class ConvStem(nn.Module):
+class ConvStem(Plain, nn.Module):
     """Four convolutions of stride 2, normalised and rectified, then one of a single pixel: tokens 16 pixels apart.
 
     Stands in the place of `Patchify`, with embedded tokens for patches: `ViT(size, ConvStem(…), positions, embed=nn.Identity())`.
@@ -44,14 +44,6 @@ class ConvStem(nn.Module):
         """How many tokens along each axis for a signal [..., *S]."""
         extents = shape[-len(self.strides) :]
         return tuple(-(-extent // stride) for extent, stride in zip(extents, self.strides, strict=True))
-
-    def prepared(self, x: Tensor) -> Tensor:
-        """The signal as it is."""
-        return x
-
-    def restored(self, x: Tensor) -> Tensor:
-        """The same."""
-        return x
 
     def forward(self, x: Tensor, indices: Tensor | None = None) -> Tokens:
         """Signal [B, 3, *S] → tokens with x [B, N, width]; those at `indices` [B, n] alone."""

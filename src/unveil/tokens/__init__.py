@@ -2,7 +2,7 @@
 
 from unveil.tokens.grid import coordinates, ravel, refine, unravel
 from unveil.tokens.groups import Groups, farthest, nearest, squared_distances, taken
-from unveil.tokens.patchify import Patchify, Tokenizer, resample
+from unveil.tokens.patchify import Patchify, Plain, Tokenizer, resample
 from unveil.tokens.positions import PerceptronPositions, Positions, SumPositions, sincos
 from unveil.tokens.spectrogram import AUDIOSET_MEAN, AUDIOSET_STD, FilterBank, Spectrogram
 from unveil.tokens.tokens import Tokens
@@ -14,6 +14,7 @@ __all__ = [
     "Groups",
     "Patchify",
     "PerceptronPositions",
+    "Plain",
     "Positions",
     "Spectrogram",
     "SumPositions",

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from unveil.errors import UserError
 from unveil.precision import full_precision
+from unveil.tokens.patchify import Plain
 from unveil.tokens.tokens import Tokens
 
 STRIPE = 1 << 20
@@ -84,7 +85,7 @@ def taken(x: Tensor, indices: Tensor) -> Tensor:
     return functional.embedding(indices + start.view(-1, *[1] * (indices.ndim - 1)), x.flatten(0, 1))
 
 
-class Groups:
+class Groups(Plain):
     """`[B, 3, N] → Tokens`: groups of points that lie close to one another, each about a centre; groups may overlap.
 
     Centres are spread by farthest point sampling from the first point on, N // size of them; a group are the `size` points
@@ -118,14 +119,6 @@ class Groups:
                 f"A cloud of {shape[-1]} points has fewer than one group ({self.size}): choose a larger --points, or a smaller --group."
             )
         return (shape[-1] // self.size,)
-
-    def prepared(self, x: Tensor) -> Tensor:
-        """The points as they are."""
-        return x
-
-    def restored(self, x: Tensor) -> Tensor:
-        """The same."""
-        return x
 
     def __call__(self, x: Tensor, indices: Tensor | None = None) -> Tokens:
         """Clouds [B, C, N] → tokens with x [B, M, size × C] and coords [B, M, 3]; those at `indices` [B, n] alone."""

@@ -40,7 +40,19 @@ class Tokenizer(Protocol):
         ...
 
 
-class Patchify:
+class Plain:
+    """Of a tokenizer that cuts the signal as it is."""
+
+    def prepared(self, x: Tensor) -> Tensor:
+        """The signal as it is."""
+        return x
+
+    def restored(self, x: Tensor) -> Tensor:
+        """The same."""
+        return x
+
+
+class Patchify(Plain):
     """`[B, C, *S] → Tokens` of raw patches.
 
     Inside a patch the values are ordered (axes of the patch…, channel), channel fastest, as MAE, MAE-ST and VideoMAE
@@ -84,14 +96,6 @@ class Patchify:
                 f"{overlap}: choose --crop, --patch, --frames and --tubelet so that one divides the other."
             )
         return tuple((s - p) // step + 1 for s, p, step in cut)
-
-    def prepared(self, x: Tensor) -> Tensor:
-        """The signal as it is."""
-        return x
-
-    def restored(self, x: Tensor) -> Tensor:
-        """The same."""
-        return x
 
     def __call__(self, x: Tensor, indices: Tensor | None = None) -> Tokens:
         """Signal [B, C, *S] → tokens with x [B, N, P], places in row-major order.
