@@ -52,6 +52,7 @@ class Audiovisual(Silent):
     suffixes: ClassVar[frozenset[str]] = VIDEO_SUFFIXES
     pictures: ClassVar[bool] = True
     values: ClassVar[str] = f"video: {Video.values}; audio: {Sound.values}"
+    remedy: ClassVar[str] = "`--missing blank` keeps such files, with silence"
     measure = staticmethod(measure_video)
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from unveil.data.manifest import Manifest
 from unveil.data.signal import Signal
@@ -17,6 +17,9 @@ READERS = 8
 @runtime_checkable
 class Demanding(Protocol):
     """A signal of which some files that are named like it hold only a part."""
+
+    remedy: ClassVar[str]
+    """What can be done about such files, in words."""
 
     def lacks(self, path: str, has_audio: bool | None = None) -> str:
         """What a file lacks, in words; "" for nothing. `has_audio`: what was measured of it, where it was."""
@@ -53,12 +56,8 @@ def complete(manifest: Manifest, signal: Signal, say: Callable[[str], None]) -> 
     first, what = next(iter(lacks.items()))
     paths = manifest.column("path")
     count = len(set(paths))
-    how = (
-        "`--missing blank` keeps such files, with silence"
-        if hasattr(signal, "missing")
-        else "sound is all that is asked of them"
-    )
+    assert isinstance(signal, Demanding)
     if len(lacks) == count:
-        raise UserError(f"all {count} files have {what}, {first} for one: {how}.")
-    say(f"{len(lacks)} of {count} files have {what} and are left out ({how}); the first: {first}")
+        raise UserError(f"all {count} files have {what}, {first} for one: {signal.remedy}.")
+    say(f"{len(lacks)} of {count} files have {what} and are left out ({signal.remedy}); the first: {first}")
     return manifest.select([path not in lacks for path in paths]), len(lacks)

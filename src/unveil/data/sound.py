@@ -47,6 +47,7 @@ class Sound:
     suffixes: ClassVar[frozenset[str]] = SOUND_SUFFIXES | VIDEO_SUFFIXES
     pictures: ClassVar[bool] = False
     values: ClassVar[str] = "the waveform in [-1, 1], of one channel"
+    remedy: ClassVar[str] = "sound is all that is asked of them"
     measure = staticmethod(measure_sound)
 
     def __post_init__(self) -> None:
