@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import unveil
+from unveil.begin import settled
 from unveil.errors import UserError
+from unveil.recipes import mavil
 from unveil.run import load
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
@@ -67,6 +69,15 @@ def test_clips_without_sound_are_counted(runs: Path, folder: Path, capsys: pytes
     assert unveil.evaluate(runs / "av", data=folder, **blank).metrics["samples"] == 7
     with pytest.raises(UserError, match="--missing blank: only of runs that see and hear"):
         unveil.evaluate(runs / "av", data=folder, use="video", **blank)
+
+
+def test_a_preset_gives_way_to_the_teacher_and_a_flag_does_not(runs: Path) -> None:
+    flags = {"size": "Ti", "crop": 96, "teacher": str(runs / "first")}
+    first = load(runs / "first").info["flags"]
+    found = settled(mavil.mavil, flags, {"teacher"})
+    assert (found["size"], found["crop"]) == (first["size"], first["crop"])
+    with pytest.raises(UserError, match="--size Ti: the teacher's is"):
+        settled(mavil.mavil, flags, {"teacher", "size"})
 
 
 def test_the_second_stage_has_its_teacher_s_weights_and_needs_its_folder_no_more(runs: Path) -> None:

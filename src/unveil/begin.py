@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
@@ -26,9 +26,17 @@ BEGUN = {"manifest.parquet", "validation.parquet", "bad.jsonl", "tokenizer.json"
 
 
 def begin(
-    verb: str, function: Callable[..., Recipe], asked: dict[str, Any], data: list[Path], out: Path, how: Training
+    verb: str,
+    function: Callable[..., Recipe],
+    asked: dict[str, Any],
+    given: Collection[str],
+    data: list[Path],
+    out: Path,
+    how: Training,
 ) -> Run:
     """Look at the data, settle what they decide, and write the run folder.
+
+    `given` are the flags that a person chose; the others of `asked` are a preset's.
 
     Raises:
         UserError: the data are not what the verb needs; nothing is written then.
@@ -41,7 +49,7 @@ def begin(
     from unveil.run import load, new_info
     from unveil.storage import write_json, write_lines
 
-    flags = settled(function, asked["flags"])
+    flags = settled(function, asked["flags"], given)
     own = recipe_flags(function)
     with torch.device("meta"):
         sketch = assemble(function, flags)
@@ -110,10 +118,11 @@ def begin(
     return load(out, how.device)
 
 
-def settled(function: Callable[..., Recipe], flags: dict[str, Any]) -> dict[str, Any]:
+def settled(function: Callable[..., Recipe], flags: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
     """The flags with those that other runs decide: what the recipe's module makes of them (`SETTLED`), where it does.
 
-    They are written into the run folder, which then needs the other runs no more to be opened.
+    A preset gives way to another run; flags that were `given` must agree with it. They are written into the run folder, which then
+    needs the other runs no more to be opened.
 
     Raises:
         UserError: another run that the recipe needs is not named, or is none that it can use.
@@ -121,7 +130,9 @@ def settled(function: Callable[..., Recipe], flags: dict[str, Any]) -> dict[str,
     from unveil import recipes
 
     settle = getattr(recipes.module_of(function), "SETTLED", {}).get(function.__name__)
-    return dict(flags) if settle is None else settle(dict(flags))
+    if settle is None:
+        return dict(flags)
+    return flags | settle({name: value for name, value in flags.items() if name in given})
 
 
 def _divided(manifest: Manifest, fraction: float | None, seed: int) -> tuple[Manifest, Manifest | None]:

@@ -134,6 +134,7 @@ def carry_out(
     how = Training(**{f.name: flags.pop(f.name) for f in fields(Training) if f.name in flags})
     function = recipes.find(recipe) if isinstance(recipe, str) else recipe
     device = choose_device(how.device)
+    given = frozenset(flags)
     flags = expand(function, how.preset, flags)
     out = Path(out)
     weights = parsed_weights(how.data_weight, len(paths_of(data)))
@@ -155,14 +156,20 @@ def carry_out(
     }
     with alone(out) if processes.rank() == 0 else nullcontext():
         with writing(out):
-            plan = processes.on_first(lambda: _settle(verb, function, asked, paths_of(data), out, how), device)
+            plan = processes.on_first(lambda: _settle(verb, function, asked, given, paths_of(data), out, how), device)
         if plan is not None:
             fit(plan)
     return load(out, how.device)
 
 
 def _settle(
-    verb: str, function: Callable[..., Recipe], asked: dict[str, Any], data: list[Path], out: Path, how: Training
+    verb: str,
+    function: Callable[..., Recipe],
+    asked: dict[str, Any],
+    given: frozenset[str],
+    data: list[Path],
+    out: Path,
+    how: Training,
 ) -> Plan | None:
     """What is to be trained, in a run folder that is there: a new one, or one that goes on. None: it is complete."""
     from unveil.begin import BEGUN, begin, say_if_changed
@@ -192,7 +199,7 @@ def _settle(
             raise UserError(
                 f"--out {out} exists and is no run folder (it holds {strange[0]}). Name a new folder, or empty this one."
             )
-        run = begin(verb, function, asked, data, out, how)
+        run = begin(verb, function, asked, given, data, out, how)
     return Plan(
         out=out,
         recipe=run.info["recipe"],
