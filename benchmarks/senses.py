@@ -128,7 +128,9 @@ def _speaker(file: Path) -> str:
 def clips(data: list[Path], work: Path) -> dict[str, Contest]:
     """Fights in audible clips: five folds by sorted index, each with a seed of its own (--seeds 5); sound, sight, and both."""
     names = sorted((data[0] / "audible.txt").read_text().split())
-    audible = [(name.partition("/")[0], data[0] / name) for name in names]
+    linked(work / "audible", [(name.partition("/")[0], data[0] / name) for name in names])
+    prepare(work / "audible", out=work / "small", short_side=96, quiet=True)  # decoding would be most of the time
+    audible = labelled(work / "small")
     folds = []
     for number in range(5):
         # Neighbours may be of one source: a fold is a stretch of each class.
@@ -145,9 +147,9 @@ def clips(data: list[Path], work: Path) -> dict[str, Contest]:
         "bins": 64,
         "audio_patch": 16,
     }
-    pretraining = {**network, **steps(13, 16), "optimizer.lr": 8e-3, "sample.repeats": 4}
+    pretraining = {**network, **steps(40, 16), "optimizer.lr": 8e-3, "sample.repeats": 4}
     labels = {
-        **network, **steps(8, 16), "optimizer.kind": "adamw", "drop_path": 0.1, "sample.mixup": 0.0, "sample.repeats": 2,
+        **network, **steps(40, 16), "optimizer.kind": "adamw", "drop_path": 0.1, "sample.mixup": 0.0, "sample.repeats": 2,
         "sample.clips": 2,
     }  # fmt: skip
     uses = {"sound and sight": "both", "sight": "video", "sound": "audio"}

@@ -181,3 +181,13 @@ def test_a_preactivated_block_adds_its_branch_with_a_gain() -> None:
         branch = conv(branch.relu())
     torch.testing.assert_close(block(x), x + 0.25 * branch)
     assert preactivated(8, 12, (3, 3, 3, 1), gain=1)(x).shape == (2, 12, 5, 5)
+
+
+@pytest.mark.parametrize("masked", [None, "keys", "pairs"])
+def test_the_last_tokens_alone_are_what_they_are_among_all(masked):
+    block, x = Block(16, 2).double(), torch.randn(3, 9, 16, dtype=torch.double)
+    mask = None if masked is None else torch.rand(3, 1, 1 if masked == "keys" else 9, 9) > 0.3
+    if mask is not None:
+        mask[..., 0] = True
+    torch.testing.assert_close(block(x, mask, 4), block(x, mask)[:, -4:])
+    torch.testing.assert_close(run_blocks([block, block], x, mask, last=4), run_blocks([block, block], x, mask)[:, -4:])

@@ -60,8 +60,8 @@ class SharedDecoder(nn.Module):
         """Tokens of one stream and places [B, Nq, K] on its grid → [B, Nq, P]."""
         return self.ends[stream](tokens, coords, through=self._through)
 
-    def _through(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
-        return self.norm(run_blocks(self.blocks, sequence, mask, recompute=self.checkpointing))
+    def _through(self, sequence: Tensor, mask: Tensor | None, asked: int) -> Tensor:
+        return self.norm(run_blocks(self.blocks, sequence, mask, recompute=self.checkpointing, last=asked))
 
 
 class StreamEmbedding(nn.Module):

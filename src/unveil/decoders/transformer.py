@@ -80,14 +80,15 @@ class TransformerDecoder(nn.Module):
         tokens: Tokens,
         coords: Tensor,
         visible_too: bool = False,
-        through: Callable[[Tensor, Tensor | None], Tensor] | None = None,
+        through: Callable[[Tensor, Tensor | None, int], Tensor] | None = None,
     ) -> Tensor:
         """
         Args:
             tokens: the encoder's, x [B, Nv, in_width].
             coords: places to predict [B, Nq, K], on the same grid.
             visible_too: also read off the visible tokens, of which no loss asks anything; the published decoders do.
-            through: blocks and norm that are shared with other decoders: `(sequence, mask) → sequence`.
+            through: blocks and norm that are shared with other decoders: `(sequence, mask, asked) → sequence`, of which the
+                last `asked` tokens are read off, with or without the others.
 
         Returns:
             predictions [B, Nq, out_width]; [B, Nv + Nq, out_width], those of the visible tokens first, when asked for.
@@ -112,15 +113,16 @@ class TransformerDecoder(nn.Module):
             torch.cat([visible, queries], dim=1), torch.cat([tokens.coords, coords], dim=1), tokens.grid, prefix, valid
         )
         sequence, mask = joined.sequence(), joined.attention_mask()
+        asked = coords.shape[1] + (visible.shape[1] if visible_too else 0)
         if through is not None:
-            sequence = through(sequence, mask)
+            sequence = through(sequence, mask, asked)
         elif self.every:
             added = self._every(places, prefix)
-            for block in self.blocks:
-                sequence = run_blocks([block], sequence + added, mask, recompute=self.checkpointing)
+            for number, block in enumerate(self.blocks, start=1):
+                last = asked if number == len(self.blocks) else None
+                sequence = run_blocks([block], sequence + added, mask, recompute=self.checkpointing, last=last)
         else:
-            sequence = run_blocks(self.blocks, sequence, mask, recompute=self.checkpointing)
-        asked = coords.shape[1] + (visible.shape[1] if visible_too else 0)
+            sequence = run_blocks(self.blocks, sequence, mask, recompute=self.checkpointing, last=asked)
         return self.head(self.norm(sequence[:, -asked:]))
 
     def _every(self, places: list[Tensor], prefix: Tensor | None) -> Tensor:

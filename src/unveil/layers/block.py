@@ -65,13 +65,23 @@ class Block(nn.Module):
         self.drop_path1 = DropPath(drop_path)
         self.drop_path2 = DropPath(drop_path)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Tokens [B, N, D] → [B, N, D]; `mask` as in `Attention`."""
-        x = x + self.drop_path1(self.scale1(self.attn(self.norm1(x), mask=mask)))
+    def forward(self, x: Tensor, mask: Tensor | None = None, last: int | None = None) -> Tensor:
+        """Tokens [B, N, D] → [B, N, D]; `mask` as in `Attention`.
+
+        With `last`, that many of the last tokens [B, last, D]: they attend to all, and nothing is computed for the others.
+        """
+        normed = self.norm1(x)
+        if last is None or last == x.shape[1]:
+            x = x + self.drop_path1(self.scale1(self.attn(normed, mask=mask)))
+        else:
+            mask = mask if mask is None or mask.shape[-2] == 1 else mask[..., -last:, :]
+            x = x[:, -last:] + self.drop_path1(self.scale1(self.attn(normed[:, -last:], normed, mask)))
         return x + self.drop_path2(self.scale2(self.mlp(self.norm2(x))))
 
 
-def run_blocks(blocks: Iterable[nn.Module], x: Tensor, *context: Any, recompute: bool = False) -> Tensor:
+def run_blocks(
+    blocks: Iterable[nn.Module], x: Tensor, *context: Any, recompute: bool = False, last: int | None = None
+) -> Tensor:
     """Pass tokens or a map through blocks; with `recompute` keep no activations inside them for the backward pass.
 
     Args:
@@ -79,8 +89,11 @@ def run_blocks(blocks: Iterable[nn.Module], x: Tensor, *context: Any, recompute:
         x: tokens [B, N, D], or a map.
         context: what each block is given besides.
         recompute: compute activations again instead of keeping them.
+        last: how many of the last tokens are wanted; the last block, which then has to be a `Block`, computes no others.
     """
     recompute = recompute and torch.is_grad_enabled()
-    for block in blocks:
-        x = recomputed(block, x, *context) if recompute else block(x, *context)
+    blocks = list(blocks)
+    for number, block in enumerate(blocks, start=1):
+        given = context if last is None or number < len(blocks) else (*context, last)
+        x = recomputed(block, x, *given) if recompute else block(x, *given)
     return x

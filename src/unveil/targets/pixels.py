@@ -81,7 +81,8 @@ class Pixels:
         if self.normalize == "patch":
             return standardized(self._patches(batch, grid, indices), inside=True)
         # What undoes the signal's normalisation shifts and scales a channel: all that is left of it is its share of epsilon.
-        patches = self._cut(batch, grid, indices).unflatten(-1, (-1, self.patchify.channels)).transpose(-1, -2)
+        # Channel by channel is how the patches lie in memory: nothing is copied until they are standardised.
+        patches = self._cells(batch, grid, indices).movedim(-1, 2).flatten(3)
         unit = 1.0 if self.std is None else patches.new_tensor(self.std)[:, None]
         rows = standardized(patches, inside=self.normalize == "channel variance", unit=unit)
         return rows.transpose(-1, -2).flatten(-2)
@@ -104,17 +105,17 @@ class Pixels:
             return patches
         return self._by_channel(patches, lambda x: (x - x.new_tensor(self.mean)) / x.new_tensor(self.std))
 
-    def _cut(self, batch: Mapping[str, Tensor], grid: Sequence[int], indices: Tensor) -> Tensor:
-        """Patches in the batch's units, float32."""
+    def _cells(self, batch: Mapping[str, Tensor], grid: Sequence[int], indices: Tensor) -> Tensor:
+        """Patches [B, n, *size, C] in the batch's units, float32."""
         signal = self.signal(batch, grid)
         if self.patchify.grid(signal.shape) != tuple(grid):
             raise ValueError(
                 f"{self} cuts the signal into {self.patchify.grid(signal.shape)}, but was asked about the grid {tuple(grid)}"
             )
-        return self.patchify(signal, indices).x.float()
+        return self.patchify.cells(signal, indices).float()
 
     def _patches(self, batch: Mapping[str, Tensor], grid: Sequence[int], indices: Tensor) -> Tensor:
-        patches = self._cut(batch, grid, indices)
+        patches = self._cells(batch, grid, indices).flatten(2)
         if self.mean is None or self.std is None:
             return patches
         return self._by_channel(patches, lambda x: x * x.new_tensor(self.std) + x.new_tensor(self.mean))

@@ -102,21 +102,22 @@ class Patchify(Plain):
 
         With `indices` [B, n], flat grid indices, the patches there [B, n, P]; no others are copied.
         """
-        k = len(self.size)
+        grid = self.grid(x.shape)
+        if indices is not None:
+            return Tokens(self.cells(x, indices).flatten(2), unravel(indices, grid), grid)
+        patches = self._cells(x).reshape(x.shape[0], math.prod(grid), self.width)
+        return Tokens(patches, coordinates(grid, x.device).expand(x.shape[0], -1, -1), grid)
+
+    def cells(self, x: Tensor, indices: Tensor) -> Tensor:
+        """The patches at flat grid indices [B, n], not flattened: [B, n, *size, C], in memory as in the signal, channel by channel."""
+        sample = torch.arange(x.shape[0], device=x.device)[:, None]
+        return self._cells(x)[sample, *unravel(indices, self.grid(x.shape)).unbind(-1)]
+
+    def _cells(self, x: Tensor) -> Tensor:
+        """A view of the signal, [B, *grid, *size, C]."""
+        k, grid = len(self.size), self.grid(x.shape)
         if x.ndim != k + 2 or x.shape[1] != self.channels:
             raise ValueError(f"{self} takes [B, {self.channels}, {k} axes], not {tuple(x.shape)}")
-        grid = self.grid(x.shape)
-        cells = self._cells(x, grid)
-        if indices is None:
-            patches = cells.reshape(x.shape[0], math.prod(grid), self.width)
-            return Tokens(patches, coordinates(grid, x.device).expand(x.shape[0], -1, -1), grid)
-        coords = unravel(indices, grid)
-        sample = torch.arange(x.shape[0], device=x.device)[:, None]
-        return Tokens(cells[sample, *coords.unbind(-1)].flatten(2), coords, grid)
-
-    def _cells(self, x: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """A view of the signal, [B, *grid, *size, C]."""
-        k = len(self.size)
         if self.stride != self.size:
             for axis, (size, step) in enumerate(zip(self.size, self.stride, strict=True), start=2):
                 x = x.unfold(axis, size, step)  # [B, C, *grid, *size]
