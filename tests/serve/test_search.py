@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +12,7 @@ from unveil.serve import Hit, embed, embeddings, nearest, print_hits, search, se
 
 embed_module = __import__("unveil.serve.embed", fromlist=["embed"])
 search_module = __import__("unveil.serve.search", fromlist=["search"])
+neighbours_module = __import__("unveil.evaluation.neighbours", fromlist=["neighbours"])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_index(run, clips, index):
     assert (info["count"], info["width"], info["layer"], info["pool"]) == (10, run.encoder.width, None, "mean")
     assert info["run"] == str(run.path)
     assert [bad["path"] for bad in info["bad"]] == [str(clips / "broken.mp4")]
-    assert sorted(f.name for f in index.iterdir()) == ["embeddings.parquet", "index.json"]
+    assert sorted(f.name for f in index.iterdir()) == ["embeddings.parquet", "index.json", "vectors.f32"]
 
 
 def test_row_groups_are_written_as_they_fill(run, clips, tmp_path, monkeypatch):
@@ -80,8 +82,13 @@ def test_search_finds_the_query_itself_first(index, clips):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
-def test_search_is_exact_in_chunks(index, chunk, monkeypatch):
+@pytest.mark.parametrize("mapped", [True, False])
+def test_search_is_exact_in_chunks(index, chunk, mapped, monkeypatch, tmp_path):
     monkeypatch.setattr(search_module, "CHUNK", chunk)
+    monkeypatch.setattr(neighbours_module, "ROWS", chunk)
+    if not mapped:  # as older versions left it
+        index = shutil.copytree(index, tmp_path / "copy")
+        (index / "vectors.f32").unlink()
     table = pq.read_table(index / "embeddings.parquet")
     x = np.stack(table.column("embedding").to_pylist())
     q = np.random.default_rng(0).normal(size=(2, x.shape[1])).astype(np.float32)
@@ -92,6 +99,13 @@ def test_search_is_exact_in_chunks(index, chunk, monkeypatch):
         np.testing.assert_allclose([h.similarity for h in hits], expected[:top], atol=1e-5)
     start = table.column("start").to_pylist()[int(cosine.max(1).argmax())]
     assert hits[0].start == start
+
+
+def test_vectors_of_another_index_are_not_looked_in(index, tmp_path):
+    copy = shutil.copytree(index, tmp_path / "copy")
+    (copy / "vectors.f32").write_bytes(b"\0" * 64)
+    query = np.random.default_rng(0).normal(size=(1, json.loads((copy / "index.json").read_text())["width"]))
+    assert nearest(copy, query, 3) == nearest(index, query, 3)
 
 
 def test_ties_go_to_the_earlier_row(run, clips, tmp_path):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unveil.evaluation.features import Features
+from unveil.evaluation.neighbours import neighbours
 from unveil.evaluation.report import summarise
 
 K = 20
@@ -52,9 +53,9 @@ def knn(
     k = min(k, len(gallery))
     scores = []
     for query in F.normalize(queries.float(), dim=1).split(chunk):
-        similarity, neighbours = (query @ gallery.T).topk(k, dim=1)
+        similarity, rows = neighbours(gallery, query, k)
         weight = (similarity / temperature).softmax(1)  # = exp(s/T) over their sum
-        scores.append(torch.einsum("qk,qkc->qc", weight, hot[neighbours]))
+        scores.append(torch.einsum("qk,qkc->qc", weight, hot[rows]))
     return torch.cat(scores) if scores else hot.new_zeros(0, classes)
 
 

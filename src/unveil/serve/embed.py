@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from unveil.encoders import shown
 from unveil.errors import UserError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 INDEX = "index.json"
 EMBEDDINGS = "embeddings.parquet"
+VECTORS = "vectors.f32"
+"""The embeddings again, of length one, as nothing but float32: what a search maps into memory."""
 ROW_GROUP = 4096
 
 
@@ -143,7 +146,8 @@ def embed(
     """Embed files and folders into a folder that `search` reads.
 
     `embeddings.parquet` has the columns path (absolute), start, end (seconds; null for images) and embedding
-    (fixed_size_list<float32>), a row for every window, written in row groups as they come; `index.json` says how they
+    (fixed_size_list<float32>), a row for every window, written in row groups as they come; `vectors.f32` the same embeddings
+    of length one, for `search` alone; `index.json` says how they
     were made: `run`, `recipe`, `weights` (their SHA-256), `use` (the tower), `layer`, `pool`, `hop`, `width`, `count`, and `bad`,
     the files that could not be read. Either the index is whole, or there is none.
 
@@ -180,7 +184,7 @@ def embed(
     pending: list[Embedded] = []
     writer = None
     try:
-        with replacing(out / EMBEDDINGS) as temporary:
+        with replacing(out / VECTORS) as vectors, replacing(out / EMBEDDINGS) as temporary:
             try:
                 for item in embedded(run, paths, layer, pool, hop, batch, use):
                     if isinstance(item, BadFile):
@@ -193,12 +197,14 @@ def embed(
                     if sum(len(e.windows) for e in pending) >= ROW_GROUP:
                         writer = writer or pq.ParquetWriter(temporary, _schema(width))
                         writer.write_table(_table(pending, width))
+                        _append(pending, vectors)
                         pending.clear()
                 if not count:
                     raise UserError(f"none of the files could be read. The first: {bad[0]['error']}")
                 if pending:
                     writer = writer or pq.ParquetWriter(temporary, _schema(width))
                     writer.write_table(_table(pending, width))
+                    _append(pending, vectors)
             finally:
                 if writer is not None:
                     writer.close()
@@ -248,6 +254,12 @@ def _schema(width: int) -> Any:
             pa.field("embedding", pa.list_(pa.float32(), width), nullable=False),
         ]
     )
+
+
+def _append(pending: list[Embedded], file: Path) -> None:
+    with file.open("ab") as opened:
+        for item in pending:
+            opened.write(F.normalize(item.x, dim=1, eps=1e-12).numpy().astype("<f4").tobytes())
 
 
 def _table(pending: list[Embedded], width: int) -> Any:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import torch
 
 from unveil.data.suffixes import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from unveil.errors import UserError
+from unveil.evaluation.neighbours import Neighbours
 from unveil.serve.embed import (
     EMBEDDINGS,
     FORMAT,
     INDEX,
     SHARED,
+    VECTORS,
     embed_text,
     embeddings,
     fingerprint,
@@ -65,7 +68,9 @@ def read_index(folder: Path | str) -> dict[str, Any]:
 
 
 def nearest(folder: Path | str, queries: np.ndarray, top: int = 10, drop: Path | str | None = None) -> list[Hit]:
-    """The windows most similar to any of the queries, best first; the file is read in chunks.
+    """The windows most similar to any of the queries, best first; of equals the earlier row.
+
+    The vectors are mapped into memory, or read in chunks: of an index of any size little is held.
 
     Args:
         folder: an index.
@@ -80,32 +85,72 @@ def nearest(folder: Path | str, queries: np.ndarray, top: int = 10, drop: Path |
     width = info["width"]
     if queries.shape[1] != width:
         raise UserError(f"{folder}: embeddings of width {width}, the query's has {queries.shape[1]}: embed again")
-    queries = _normalised(queries)
-    dropped = None if drop is None else str(Path(drop).resolve())
-    best: list[tuple[float, int, Hit]] = []  # the row breaks ties: the earlier first
-    row = 0
-    for chunk in _chunks(Path(folder) / EMBEDDINGS, width):
-        x = chunk.column("embedding").flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-        similarity = np.max(_normalised(x) @ queries.T, axis=1)
-        paths = chunk.column("path")
-        for i in np.argsort(-similarity, kind="stable").tolist():
-            if len(best) == top and similarity[i] <= best[0][0]:
-                break
-            path = paths[i].as_py()
-            if dropped is not None and str(Path(path).resolve()) == dropped:
-                continue
-            hit = Hit(path, chunk.column("start")[i].as_py(), chunk.column("end")[i].as_py(), float(similarity[i]))
-            entry = (hit.similarity, -(row + i), hit)
-            if len(best) < top:
-                heapq.heappush(best, entry)
-            else:
-                heapq.heappushpop(best, entry)
-        row += len(x)
-    return [hit for _, _, hit in sorted(best, reverse=True)]
+    drop = None if drop is None else str(Path(drop).resolve())
+    known = torch.from_numpy(_normalised(np.asarray(queries, np.float32)))
+    wanted = (
+        top if drop is None else top + len(queries)
+    )  # a file has about as many windows in the index as in the query
+    while True:
+        found = _best(Path(folder), width, known, wanted)
+        hits = [
+            hit for hit in _hits(Path(folder), width, found) if drop is None or str(Path(hit.path).resolve()) != drop
+        ]
+        if len(hits) >= top or len(found) < wanted:
+            return hits[:top]
+        wanted *= 2
 
 
-def _chunks(file: Path, width: int) -> Iterator[Any]:
-    """The rows in pieces, as `embed` wrote them.
+def _best(folder: Path, width: int, queries: torch.Tensor, top: int) -> list[tuple[int, float]]:
+    """Rows of an index and their similarity to the query they are most similar to, best first; of equals the earlier row."""
+    best = Neighbours(queries, top)
+    vectors = _vectors(folder, width)
+    if vectors is not None:
+        best.look(vectors)
+    else:
+        for chunk in _chunks(folder / EMBEDDINGS, width):
+            x = chunk.column("embedding").flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+            best.look(torch.from_numpy(_normalised(x)))
+    # What is among the best of the whole is among the best of the query that it is most similar to.
+    most: dict[int, float] = {}
+    for row, similarity in zip(best.rows.flatten().tolist(), best.products.flatten().tolist(), strict=True):
+        most[row] = max(similarity, most.get(row, similarity))
+    return sorted(most.items(), key=lambda item: (-item[1], item[0]))[:top]
+
+
+def _vectors(folder: Path, width: int) -> torch.Tensor | None:
+    """The normalised embeddings, mapped into memory; None of an index that has none, or not as many as rows."""
+    file = folder / VECTORS
+    with _opened(folder / EMBEDDINGS, width) as opened:
+        count = opened.metadata.num_rows
+    if not file.is_file() or file.stat().st_size != 4 * width * count:
+        return None
+    # "c": nothing is ever written, but torch warns of memory that cannot be.
+    return torch.from_numpy(np.memmap(file, "<f4", "c", shape=(count, width)))
+
+
+def _hits(folder: Path, width: int, found: list[tuple[int, float]]) -> list[Hit]:
+    """What the index says of rows; only the groups of rows that they lie in are read."""
+    with _opened(folder / EMBEDDINGS, width) as opened:
+        sizes = [opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups)]
+        first = np.concatenate([[0], np.cumsum(sizes)])
+        told: dict[int, tuple[str, float | None, float | None]] = {}
+        for group, rows in _by_group(first, [row for row, _ in found]).items():
+            table = opened.read_row_group(group, ["path", "start", "end"])
+            columns = [table.column(name) for name in ("path", "start", "end")]
+            told |= {row: tuple(column[row - first[group]].as_py() for column in columns) for row in rows}
+    return [Hit(*told[row], similarity) for row, similarity in found]
+
+
+def _by_group(first: np.ndarray, rows: list[int]) -> dict[int, list[int]]:
+    groups: dict[int, list[int]] = {}
+    for row in rows:
+        groups.setdefault(int(np.searchsorted(first, row, side="right")) - 1, []).append(row)
+    return groups
+
+
+@contextmanager
+def _opened(file: Path, width: int) -> Iterator[Any]:
+    """The embeddings, as `embed` wrote them.
 
     Raises:
         UserError: another file than it writes, or a damaged one.
@@ -120,9 +165,15 @@ def _chunks(file: Path, width: int) -> Iterator[Any]:
             missing = set(columns) - set(schema.names)
             if missing or schema.field("embedding").type != pa.list_(pa.float32(), width):
                 raise ValueError(f"its columns are {', '.join(schema.names)}, or of another type than embed writes")
-            yield from opened.iter_batches(batch_size=CHUNK, columns=columns)
+            yield opened
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{file} cannot be read ({error}): embed again") from error
+
+
+def _chunks(file: Path, width: int) -> Iterator[Any]:
+    """The embeddings in pieces."""
+    with _opened(file, width) as opened:
+        yield from opened.iter_batches(batch_size=CHUNK, columns=["embedding"])
 
 
 def search(
