@@ -76,16 +76,21 @@ def ratios(seconds: dict[str, list[float]], against: str) -> dict[str, dict[str,
     return found
 
 
-def bound(step: Step) -> list[dict[str, Any]]:
-    """The dearest kernels of a step, as shares of it."""
-    step()
+def kernels(work: Callable[[], Any]) -> list[dict[str, Any]]:
+    """The dearest kernels of what has warmed up, as shares of it."""
     with profile(activities=[ProfilerActivity.CPU]) as seen:
-        step()
+        work()
     events: list[Any] = sorted(seen.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     return [
         {"kernel": e.key, "calls": e.count, "share": round(e.self_cpu_time_total / total, 4)} for e in events[:KEPT]
     ]
+
+
+def bound(step: Step) -> list[dict[str, Any]]:
+    """The dearest kernels of a step, as shares of it."""
+    step()
+    return kernels(step)
 
 
 def flops(step: Step) -> int:
@@ -112,7 +117,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     where = f"{machine()}, {asked.threads} threads"
-    report = json.loads(asked.out.read_text()) if asked.out.exists() else {"rows": {}}
+    report: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {"rows": {}}
     if report.get("machine", where) != where:
         parser.error(f"{asked.out} was measured on {report['machine']}, this is {where}: name another file.")
     report |= {"date": time.strftime("%Y-%m-%d"), "machine": where, "versions": versions(), "rounds": asked.rounds}

@@ -113,7 +113,8 @@ def _best(folder: Path, width: int, queries: torch.Tensor, top: int) -> list[tup
     # What is among the best of the whole is among the best of the query that it is most similar to.
     most: dict[int, float] = {}
     for row, similarity in zip(best.rows.flatten().tolist(), best.products.flatten().tolist(), strict=True):
-        most[row] = max(similarity, most.get(row, similarity))
+        if row not in most or similarity > most[row]:
+            most[row] = similarity
     return sorted(most.items(), key=lambda item: (-item[1], item[0]))[:top]
 
 
