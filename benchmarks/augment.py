@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,6 +67,31 @@ def rate(way: Callable[..., Tensor], data: Data, pictures: list[Tensor], device:
     return len(pictures) / (time.perf_counter() - began)
 
 
+def measured(
+    device: torch.device, batch: int = 32, side: int = 400, crop: int = 224, rounds: int = 5
+) -> dict[str, Any]:
+    """Pictures per second in a worker and on the device, and their ratio."""
+    torch.manual_seed(0)
+    data = build("mocov3", size="debug", crop=crop).data
+    pictures = [torch.randint(256, (3, side, side + 10 * (i % 8)), dtype=torch.uint8) for i in range(batch)]
+    ways = {"worker": in_worker, "device": on_device}
+    for way in ways.values():
+        rate(way, data, pictures[:4], device)  # first calls build what later ones use
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            rates[name].append(rate(way, data, pictures, device))
+    ratios = [device_rate / worker for worker, device_rate in zip(rates["worker"], rates["device"], strict=True)]
+    return {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu ({platform.machine()}), one thread",
+        "torch": torch.__version__,
+        "crop": crop,
+        "batch": batch,
+        "pictures_per_s": {name: round(statistics.median(values), 1) for name, values in rates.items()},
+        "device_over_worker": {"median": round(statistics.median(ratios), 3), "all": [round(r, 3) for r in ratios]},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/augment.json"))
@@ -76,28 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    device = torch.device(asked.device)
-    data = build("mocov3", size="debug", crop=asked.crop).data
-    pictures = [
-        torch.randint(256, (3, asked.side, asked.side + 10 * (i % 8)), dtype=torch.uint8) for i in range(asked.batch)
-    ]
-    ways = {"worker": in_worker, "device": on_device}
-    for way in ways.values():
-        rate(way, data, pictures[:4], device)  # first calls build what later ones use
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(asked.rounds):
-        for name, way in ways.items():
-            rates[name].append(rate(way, data, pictures, device))
-    ratios = [device_rate / worker for worker, device_rate in zip(rates["worker"], rates["device"], strict=True)]
-    result = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"cpu ({platform.machine()}), one thread",
-        "torch": torch.__version__,
-        "crop": asked.crop,
-        "batch": asked.batch,
-        "pictures_per_s": {name: round(statistics.median(values), 1) for name, values in rates.items()},
-        "device_over_worker": {"median": round(statistics.median(ratios), 3), "all": [round(r, 3) for r in ratios]},
-    }
+    result = measured(torch.device(asked.device), asked.batch, asked.side, asked.crop, asked.rounds)
     print(json.dumps(result, indent=1))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -71,27 +71,30 @@ SAVED = {
 }
 
 
-def batch_of(network: Network) -> dict[str, Tensor]:
+CPU = torch.device("cpu")
+
+
+def batch_of(network: Network, device: torch.device = CPU) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     key = "image" if len(network.shape) == 3 else "video"
     x = torch.randn(network.batch, *network.shape, generator=generator)
-    return {key: x, "seed": torch.randint(2**62, (network.batch,), generator=generator)}
+    return {key: x.to(device), "seed": torch.randint(2**62, (network.batch,), generator=generator).to(device)}
 
 
-def ours(network: Network, every_token: bool = False) -> Step:
+def ours(network: Network, every_token: bool = False, device: torch.device = CPU) -> Step:
     recipe = build(network.recipe, **network.flags)
-    objective: Any = recipe.objective.train()
+    objective: Any = recipe.objective.train().to(device)
     if every_token:
         objective.encoder = AllTokens(objective.encoder)
-    batch = batch_of(network)
-    return Step(objective, lambda: objective(batch)["loss"], make(objective, recipe.optimizer, torch.device("cpu")))
+    batch = batch_of(network, device)
+    return Step(objective, lambda: objective(batch)["loss"], make(objective, recipe.optimizer, device))
 
 
 def _adamw(network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(network.parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.05, fused=True)
 
 
-def transformers_videomae(network: Network) -> Step:
+def transformers_videomae(network: Network, device: torch.device = CPU) -> Step:
     from transformers import VideoMAEConfig, VideoMAEForPreTraining
 
     encoder: Any = build(network.recipe, **network.flags).objective
@@ -104,12 +107,13 @@ def transformers_videomae(network: Network) -> Step:
         decoder_num_attention_heads=decoder_heads, decoder_intermediate_size=4 * decoder_width, norm_pix_loss=True,
         attn_implementation="sdpa",
     )  # fmt: skip
-    model: Any = VideoMAEForPreTraining(config).train()
-    x = batch_of(network)["video"].transpose(1, 2).contiguous()
+    model: Any = VideoMAEForPreTraining(config)
+    model.train().to(device)
+    x = batch_of(network, device)["video"].transpose(1, 2).contiguous()
     places, layers = (crop // 16) ** 2, frames // 2
 
     def loss() -> Tensor:
-        masked = torch.rand(network.batch, places).argsort(1) >= places - int(0.9 * places)
+        masked = torch.rand(network.batch, places, device=device).argsort(1) >= places - int(0.9 * places)
         return model(x, bool_masked_pos=masked.repeat(1, layers)).loss
 
     return Step(model, loss, _adamw(model))

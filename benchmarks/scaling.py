@@ -3,10 +3,11 @@
     python benchmarks/scaling.py --out benchmarks/results/scaling.json [--only frames] [--tiny]
 
 VideoMAE, forward, backward and AdamW, from a small base of which one thing is changed at a time: frames of a clip, side of its
-pictures, clips in a batch, size of the network. Of each: seconds of a step, peak memory of a step beyond weights and optimiser, floating-point
-operations (forward and backward, as PyTorch counts them). The base is timed in turn with each of the others (A B A B), and what is told
-is time per operation as a multiple of the base's in the same round: no larger than 1 is no worse than the algorithm's own growth. An
-exponent is the slope of a line through logarithms: of seconds, memory and operations against what grows.
+pictures, clips in a batch, size of the network. Of each: seconds of a step, peak memory of a step beyond weights and optimiser,
+floating-point operations (forward and backward, as PyTorch counts them). The base is timed in turn with each of the others
+(A B A B), and what is told is time per operation as a multiple of the base's in the same round: no larger than 1 is no worse than
+the algorithm's own growth. An exponent is the slope of a line through logarithms: of seconds, memory and operations against what
+grows, which of a network is its parameters.
 
 Also how long `unveil pretrain` takes to ask for its first batch, by the number of files in its manifest (see benchmarks/startup.py).
 """
