@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-full test test-slow torture check table parity clean
+.PHONY: demo demo-full test test-slow torture check table parity bench clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv && $(BIN)/pip install -q -c constraints.txt -e . && touch $@
 
 .venv/installed-dev: .venv/installed
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev]' && touch $@
+
+.venv/installed-peers: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[peers]' && touch $@
 
 demo demo-full: export OMP_NUM_THREADS ?= 1  # a network this small is fastest on one thread, with the loader on the other core
 
@@ -40,6 +43,10 @@ table: .venv/installed  ## the table of systems in the README; those of docs/ fr
 
 parity: .venv/installed-dev  ## docs/parity.md: how far every number is from the references'
 	$(BIN)/python docs/parity.py
+
+bench: export OMP_NUM_THREADS ?= 1
+bench: .venv/installed-peers  ## speed next to other packages, hours long, then docs/performance.md: make bench BENCH='--only search'
+	$(BIN)/python benchmarks/bench.py $(BENCH)
 
 .PHONY: docs lowest wheel-test
 

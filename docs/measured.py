@@ -6,36 +6,12 @@ benchmarks/results/ and benchmarks/profiles/.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-
-
-PROFILES = {"backbones_profile": "backbones"}
-"""Tables of what bounds a measurement, and the files of benchmarks/profiles/ they are made from."""
-
-
-def source(name: str) -> Path:
-    if name in PROFILES:
-        return ROOT / "benchmarks" / "profiles" / f"{PROFILES[name]}.json"
-    return ROOT / "benchmarks" / "results" / f"{name}.json"
-
-
-def results(name: str) -> dict[str, Any]:
-    return json.loads(source(name).read_text())
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[Any]], found: dict[str, Any], more: str = "") -> str:
-    lines = [list(head), *([str(cell) for cell in row] for row in rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return (
-        "\n".join("| " + " | ".join(line) + " |" for line in lines) + f"\n\n{found['date']}, {found['machine']}. {more}"
-    )
+from measured_speed import gpu, gpu_training, scaling, scaling_exponents, search, start, steps, steps_saved
+from result_files import ROOT, results, source, table
 
 
 def decode() -> str:
@@ -294,7 +270,20 @@ def flip_speed() -> str:
 
 TABLES = {
     "decoding.md": [decode, crop],
-    "performance.md": [backbones, backbones_profile, hog_share, flip_speed],
+    "performance.md": [
+        steps,
+        steps_saved,
+        start,
+        search,
+        scaling,
+        scaling_exponents,
+        gpu,
+        gpu_training,
+        backbones,
+        backbones_profile,
+        hog_share,
+        flip_speed,
+    ],
     "reliability.md": [memory],
     "results.md": [
         group_norm,

@@ -1,0 +1,198 @@
+"""The tables of docs/performance.md that `make bench` measures."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from result_files import results, table
+
+MIB = 2**20
+
+
+def steps() -> str:
+    found = results("steps")
+    rows = []
+    for name, row in found["rows"].items():
+        if "flops" in row:
+            continue
+        peers = [who for who in row["times_unveil"] if not who.startswith("unveil")]
+        rows.append(
+            [
+                name,
+                row["batch"],
+                f"{median(row['seconds']['unveil']):.2f} s",
+                ", ".join(f"{who} {_ratio(row['times_unveil'][who])}" for who in peers) or "–",
+                ", ".join(f"{who} {row['peak_bytes'][who] / row['peak_bytes']['unveil']:.2f}" for who in peers) or "–",
+                f"{row['peak_bytes']['unveil'] / MIB:.0f} MiB",
+                _bound(row["profile"]),
+            ]
+        )
+    head = ["network", "batch", "step", "peers' time", "peers' memory", "memory", "the dearest, as shares of the step"]
+    text = "Peers' time and peak memory as multiples of unveil's: median of rounds (quartiles); above 1, unveil is the better one. "
+    return table(head, rows, found, text + _torch(found))
+
+
+def steps_saved() -> str:
+    found = results("steps_saved")
+    rows = []
+    for name, row in found["rows"].items():
+        if "flops" not in row:
+            continue
+        rows.append(
+            [
+                name,
+                row["batch"],
+                f"{median(row['seconds']['unveil']):.2f} s",
+                f"{_ratio(row['times_unveil']['every token'])} ×",
+                f"{row['flops']['every token'] / row['flops']['unveil']:.2f} ×",
+                f"{row['paper']:g} ×" if row.get("paper") else "–",
+                f"{row['peak_bytes']['every token'] / row['peak_bytes']['unveil']:.2f} ×",
+                _bound(row["profile"]),
+            ]
+        )
+    head = ["network", "batch", "step", "speed", "fewer operations", "in the paper", "less memory", "the dearest"]
+    text = "As multiples of a step whose encoder sees every token: median of rounds (quartiles)."
+    return table(head, rows, found, f"{text} {_torch(found)}")
+
+
+def start() -> str:
+    found = results("start")
+    rows = []
+    for name, row in found["rows"].items():
+        limit = f"{row['limit']:g} s" if row.get("limit") else "–"
+        cpu = f"{median(row['cpu_seconds']):.2f} s"
+        rows.append([name, f"{row['median']:.2f} s (± {row['spread'] / 2:.2f})", cpu, limit])
+    share = found["rows"]["first step"]["share_of_import_torch"]
+    dear = ", ".join(f"{row['package']} {row['seconds']:.1f} s" for row in found["bound"]["first step"][:5])
+    text = (
+        f"Median, half the range. {100 * share:.0f} % of the first step is `import torch`. "
+        f"Imports of a training (timed, which slows them): {dear}."
+    )
+    return table(["from its start", "seconds", "of the CPU", "no more than"], rows, found, text)
+
+
+def search() -> str:
+    found = results("search")
+    rows = []
+    for name, row in found["rows"].items():
+        held = row.get("anonymous_bytes", {}).get("unveil", {})
+        rows.append(
+            [
+                name,
+                f"{1000 * median(row['seconds']['unveil']):.0f} ms",
+                _ratio(row["times_unveil"]["faiss"]) if "faiss" in row["times_unveil"] else "–",
+                f"{100 * row['same']['rows']:.2f} %" if "same" in row else "–",
+                ", ".join(f"{size / MIB:.0f} MiB ({count} at once)" for count, size in held.items()) or "–",
+                _bound(row["bound"]),
+            ]
+        )
+    head = ["queries", "unveil", "faiss's time", "same hits", "memory beyond the vectors", "the dearest"]
+    size = f"{found['rows_of_the_index']:,} × {found['width']}, k = {found['k']}"
+    text = f"{size}. faiss's time as a multiple of unveil's: median (quartiles). faiss-cpu {found['versions'].get('faiss-cpu', '–')}."
+    return table(head, rows, found, text)
+
+
+def scaling() -> str:
+    found = results("scaling")
+    rows = []
+    for axis, row in found["axes"].items():
+        for name, point in row["points"].items():
+            if axis == "files":
+                rows.append([axis, f"{point['files']:,}", f"{point['median']:.2f} s", "–", "–", "–", "–"])
+                continue
+            low, high = point["quartiles"]
+            rows.append(
+                [
+                    axis,
+                    name,
+                    f"{point['median']:.2f} s",
+                    f"{point['flops'] / 1e9:.0f}",
+                    f"{point['peak_bytes'] / MIB:.0f} MiB",
+                    f"{point['per_flop_times_base']:.2f} ({low:.2f}–{high:.2f})",
+                    _bound(point["bound"][:2]),
+                ]
+            )
+    base = ", ".join(f"{name} {value}" for name, value in found["base"].items())
+    head = [
+        "what grows", "to", "seconds", "10⁹ operations", "memory", "seconds per operation, base = 1", "the dearest",
+    ]  # fmt: skip
+    return table(head, rows, found, f"Base: {base}. {_torch(found)}")
+
+
+def scaling_exponents() -> str:
+    found = results("scaling_exponents")
+    rows = []
+    for row in found["axes"].values():
+        fitted = row["exponents"]
+        cells = [f"{fitted[what]:.2f}" if what in fitted else "–" for what in ("median", "flops", "peak_bytes")]
+        rows.append([row["against"], *cells])
+    return table(
+        ["against", "seconds", "operations", "memory"],
+        rows,
+        found,
+        "Slopes of lines through logarithms.\n\n![Growth of time, operations and memory](scaling.svg)",
+    )
+
+
+def gpu() -> str:
+    found = results("gpu")
+    rows = []
+    for name, row in found["rows"].items():
+        if not name.startswith("pretraining"):
+            continue
+        for who, seconds in row["seconds"].items():
+            rows.append(
+                [
+                    name.removeprefix("pretraining "),
+                    who,
+                    row["batch"],
+                    f"{1000 * median(seconds):.0f} ms",
+                    _share(row["mfu"][who]),
+                    _ratio(row["times_unveil"][who]),
+                    f"{row['peak_bytes'][who] / MIB:.0f} MiB",
+                    f"{row['peak_bytes']['unveil, checkpointing'] / MIB:.0f} MiB" if who == "unveil" else "–",
+                    _bound(row["bound"][:3]) if who == row["best"] else "–",
+                ]
+            )
+    head = [
+        "network", "contestant", "batch", "step", "use of the card", "time", "memory", "with `--checkpointing`", "the dearest",
+    ]  # fmt: skip
+    text = "Time as a multiple of unveil's better way: median of rounds (quartiles). Use: model FLOPs by time and dense bf16 peak."
+    return table(head, rows, found, f"{text} {_torch(found)}")
+
+
+def gpu_training() -> str:
+    found = results("gpu_training")
+    rows = []
+    for name, row in found["rows"].items():
+        if not name.startswith("training"):
+            continue
+        peer = _ratio(row["times_unveil"]["torchvision"]) if "torchvision" in row["times_unveil"] else "–"
+        cells = [f"{1000 * median(row['seconds']['unveil']):.0f} ms", _share(row["mfu"]["unveil"]), peer]
+        rows.append(
+            [name.removeprefix("training "), row["batch"], *cells, f"{row['peak_bytes']['unveil'] / MIB:.0f} MiB"]
+        )
+    text = ""
+    if "augmentation" in found["rows"]:
+        ratio = found["rows"]["augmentation"]["device_over_worker"]["median"]
+        text = f"The device augments {ratio:.2f} × as many pictures a second as one worker of the loader."
+    head = ["network", "batch", "step", "use of the card", "torchvision's time", "memory"]
+    return table(head, rows, found, text)
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    low, high = row["quartiles"]
+    return f"{row['median']:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def _bound(kernels: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{row['kernel'].removeprefix('aten::')} {100 * row['share']:.0f} %" for row in kernels[:3])
+
+
+def _torch(found: dict[str, Any]) -> str:
+    return f"torch {found['versions']['torch']}."
