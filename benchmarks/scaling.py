@@ -29,7 +29,7 @@ import torch
 from allocated import peak
 from contestants import Network, Step, ours
 from decode import machine
-from steps import bound, flops
+from steps import flops, kernels
 
 from unveil.run import versions
 from unveil.training import loop
@@ -86,7 +86,7 @@ def measured(points: dict[str, dict[str, Any]], base: dict[str, Any], rounds: in
             "peak_bytes": peak(pair["own"], torch.device("cpu")),
             "per_flop_times_base": round(middle, 3),
             "quartiles": [round(low, 3), round(high, 3)],
-            "bound": bound(pair["own"])[:4],
+            "bound": kernels(pair["own"])[:4],
         }
         print(f"  {name}: {found[name]['median']:.3f} s, per operation {middle:.2f} × the base's", flush=True)
         pair.clear()

@@ -23,10 +23,10 @@ DOCS = Path(__file__).parent
 
 def reconstructions(demo: Path, out: Path, rows: tuple[int, ...] = (0,)) -> None:
     """Input, masked and predicted frames of held-out clips, by the demo's pre-trained run."""
-    run = unveil.load(demo / "pretrained-0", device="cpu")
+    run: Any = unveil.load(demo / "pretrained-0", device="cpu")
     manifest = Manifest.scan([demo / "clips" / "test"], run.recipe.data.signal.suffixes)
     data, strips = run.recipe.data, []
-    for sample in read(run, manifest, list(rows)):
+    for sample in read(data, manifest, list(rows)):
         assert isinstance(sample, Sample)
         batch = {data.signal.key: sample.x[None], "seed": torch.tensor([sample.number])}
         with torch.no_grad():
