@@ -7,7 +7,7 @@ from torch import Tensor
 
 PRODUCTS = 2**20
 """Products in memory at once: as many as stay in a cache."""
-ROWS = 2**16
+ROWS = 2**18
 """Rows in a block at most."""
 
 
