@@ -28,7 +28,7 @@ def reconstructions(demo: Path, out: Path, rows: tuple[int, ...] = (0,)) -> None
     data, strips = run.recipe.data, []
     for sample in read(data, manifest, list(rows)):
         assert isinstance(sample, Sample)
-        batch = {data.signal.key: sample.x[None], "seed": torch.tensor([sample.number])}
+        batch = sample.batch(run.device) | {"seed": torch.tensor([sample.number])}
         with torch.no_grad():
             pictures = run.objective.reconstruct(batch)
         strips.append(filmstrip([picture[0] for picture in pictures if picture is not None], data.mean, data.std))
