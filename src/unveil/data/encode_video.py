@@ -26,9 +26,9 @@ _COPIED_SOUND = {"aac", "mp3", "ac3", "eac3", "alac", "opus"}
 
 
 # What makes random clips cheap. A reader leaves out pictures that no other refers to: so as many of them as may be, seven in eight,
-# and none that B-frames refer to. What is decoded goes without arithmetic coding, which costs as much as all the rest. B-frames are
-# as good as the others, nearly; and x264's look ahead ("mbtree") is off, which on small pictures is not the same every time.
-_FAST = "bframes=7:b-adapt=0:b-pyramid=none:pbratio=1.1:mbtree=0:cabac=0:weightb=0:weightp=0:no-deblock=1"
+# and none that B-frames refer to. What is decoded goes without arithmetic coding, which costs as much as all the rest. And
+# x264's weighing of blocks by what refers to them ("mbtree") is off: it is not the same every time, on small pictures.
+_FAST = "bframes=7:b-adapt=0:b-pyramid=none:mbtree=0:cabac=0:weightb=0:weightp=0:no-deblock=1"
 _CLOCK = Fraction(1, 90_000)  # for files that carry no times
 
 
