@@ -1,4 +1,4 @@
-"""What a training clip costs: 16 frames, 4 apart, of a file opened anew, cut at random and resized to 224; next to torchcodec, decord, PyAV.
+"""What a training clip costs next to torchcodec, decord and PyAV: 16 frames, 4 apart, of a file opened anew, cut and resized to 224.
 
     python benchmarks/clips.py --out benchmarks/results/clips.json
     python benchmarks/clips.py --out /tmp/clips.json --tiny  # does it run?
@@ -31,7 +31,7 @@ from decode import versions as libraries
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from unveil.data import Dense, Manifest, VideoReader
+from unveil.data import Manifest, Video, VideoReader
 from unveil.data.boxes import Box
 from unveil.data.manifest import Row
 from unveil.data.picture import Pictures
@@ -84,9 +84,8 @@ def drawn(data: Data, path: Path, seed: int) -> Case:
     """What `own_clip` draws from a seed."""
     with VideoReader(path) as video:
         generator = torch.Generator().manual_seed(seed)
-        clip = data.signal.clip
-        assert isinstance(clip, Dense)
-        times = clip.times(0.0, video.duration, video.fps, generator)
+        assert isinstance(data.signal, Video)
+        times = data.signal.clip.times(0.0, video.duration, video.fps, generator)
     torch.manual_seed(seed)
     box = cropper(data).box(HEIGHT, WIDTH)
     return Case(str(path), seed, [int(time_ * FPS) for time_ in times], box)
@@ -99,7 +98,9 @@ def own_clip(data: Data, case: Case) -> Tensor:
     crop = cropper(data)
     torch.manual_seed(case.seed)
     generator = torch.Generator().manual_seed(case.seed)
-    return crop.resize(data.signal.read(Row(case.path), generator, crop.box))
+    frames = data.signal.read(Row(case.path), generator, crop.box)
+    assert isinstance(frames, Tensor)
+    return crop.resize(frames)
 
 
 def resized(frames: Any, box: Box) -> Tensor:
@@ -227,7 +228,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work/clips"), help="where the videos are kept")
     parser.add_argument("--seconds", type=float, default=180)
-    parser.add_argument("--tiny", action="store_true", help="few videos and rounds, which only show that everything runs")
+    parser.add_argument(
+        "--tiny", action="store_true", help="few videos and rounds, which only show that everything runs"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     sets = folders(asked.work, TINY_FILES if asked.tiny else FILES)

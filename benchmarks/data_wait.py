@@ -3,8 +3,8 @@
     python benchmarks/data_wait.py --out benchmarks/results/data_wait.json
     python benchmarks/data_wait.py --out /tmp/data_wait.json --tiny  # does it run?
 
-Both are `unveil pretrain` itself, in one process, A B A B: with the clips of benchmarks/clips.py, as filmed, through one worker; and with the
-loader's place taken by batches that were read before. One thread computes. What the run's log says of each step is what counts, its
+Both are `unveil pretrain` itself, in one process, A B A B: with the clips of benchmarks/clips.py, as filmed, through one worker; and with
+the loader's place taken by batches that were read before. One thread computes. What the run's log says of each step is what counts, its
 seconds and the share of them that went by until the batch was there; the first steps, which fill the loader's stock and
 PyTorch's caches, do not.
 """
@@ -47,7 +47,10 @@ def steps_of(data: Path, flags: dict[str, Any], steps: int, batch: int, in_memor
         arriving.close()
         yield from itertools.cycle(batches)
 
-    with tempfile.TemporaryDirectory() as name, mock.patch.object(loop, "training_batches", held if in_memory else training_batches):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        mock.patch.object(loop, "training_batches", held if in_memory else training_batches),
+    ):
         run = Path(name, "run")
         unveil.pretrain("videomae", data=data, out=run, max_steps=WARM_UP + steps, quiet=True, device="cpu", **flags)
         log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]

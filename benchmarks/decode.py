@@ -71,9 +71,7 @@ def draw(width: int, height: int, count: int, seed: int = 0):
         yield (frame + grain[number % 8]).clip(0, 255).astype(np.uint8)
 
 
-def encode(
-    path: Path, codec: str, width: int, height: int, count: int, options: dict[str, str], seed: int = 0
-) -> None:
+def encode(path: Path, codec: str, width: int, height: int, count: int, options: dict[str, str], seed: int = 0) -> None:
     partial = path.with_suffix(".partial" + path.suffix)
     with av.open(str(partial), "w") as container:
         stream = container.add_stream(codec, rate=FPS, options=options)

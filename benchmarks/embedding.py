@@ -3,8 +3,8 @@
     python benchmarks/embedding.py --out benchmarks/results/embedding.json [--count 40] [--cores 1]
     python benchmarks/embedding.py --out /tmp/embedding.json --tiny  # does it run?
 
-VideoMAE-S, not trained, made by `unveil pretrain --max-steps 0` and exported for transformers, so that both compute with the same weights;
-the embeddings must agree. Clips of 64 frames, H.264, 340 x 256: sixteen are encoded, further files are links to them. A round runs both
+VideoMAE-S, not trained, made by `unveil pretrain --max-steps 0` and exported for transformers, so that both compute with the same
+weights; the embeddings must agree. Clips of 64 frames, H.264, 340 x 256: sixteen are encoded, further files are links to them. A round runs both
 commands from start to end, imports and all, in turn, held to the same cores: one process with as many threads as cores. Seconds
 are the processor's where there is one core, the clock's otherwise. The peer: benchmarks/peers/videomae_embeddings.py, with
 --workers processes that decode beside it.
@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,9 @@ def difference(index: Path, array: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--work", type=Path, default=Path("benchmarks/work/embedding"), help="where clips and networks are kept")
+    parser.add_argument(
+        "--work", type=Path, default=Path("benchmarks/work/embedding"), help="where clips and networks are kept"
+    )
     parser.add_argument("--count", type=int, default=40, help="clips")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=1)
@@ -106,7 +109,9 @@ def main() -> None:
     data = folder_of(asked.work, count)
     run, exported = models_of(asked.work, data, asked.size)
     index, array, batch = asked.work / "index", asked.work / "embeddings.npy", str(asked.batch)
-    own = unveil("embed", run, "--data", data, "--out", index, "--batch", batch, "--device", "cpu", "--overwrite", "--quiet")
+    own = unveil(
+        "embed", run, "--data", data, "--out", index, "--batch", batch, "--device", "cpu", "--overwrite", "--quiet"
+    )
     peer = [sys.executable, *map(str, (PEER, exported, data, array, "--batch", batch, "--workers", asked.workers))]
     commands = {UNVEIL: own, TRANSFORMERS: peer}
     for command in commands.values():  # reads libraries and clips from the disk; not timed
@@ -124,7 +129,7 @@ def main() -> None:
     report = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
-        "versions": {**versions(), **libraries(), "transformers": __import__("importlib.metadata").metadata.version("transformers")},
+        "versions": {**versions(), **libraries(), "transformers": version("transformers")},
         "threads": asked.cores,
         "workers of the peer": asked.workers,
         "count": count,

@@ -3,11 +3,11 @@
     python benchmarks/loading.py --out benchmarks/results/loading.json
     python benchmarks/loading.py --out /tmp/loading.json --tiny  # does it run?
 
-The clips are those of benchmarks/clips.py, as filmed; a sample goes the whole way of VideoMAE's recipe: decoded, cut, resized, mirrored,
-normalised, stacked, and handed to the training's process. In each round one thread reads clips by itself, as benchmarks/clips.py
+The clips are those of benchmarks/clips.py, as filmed; a sample goes the whole way of VideoMAE's recipe: decoded, cut, resized,
+mirrored, normalised, stacked, and handed to the training's process. In each round one thread reads clips by itself, as benchmarks/clips.py
 measures it; then every loader delivers batches of 4 rows, its first ones not counted; every second round the other way round. Rates are
-of wall-clock time: n workers need n free cores. A core's clock may depend on how many are at work, and another program's share is
-lost: so each n is also held against n processes that read clips by themselves at once, "one thread" times n is not.
+of wall-clock time: n workers need n free cores. Another
+program's share is lost, and cores may share a clock: so n workers are also held against n processes that read clips without a loader.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work/clips"), help="where the videos are kept")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--batches", type=int, default=12, help="timed, of each worker")
-    parser.add_argument("--tiny", action="store_true", help="few videos and rounds, which only show that everything runs")
+    parser.add_argument(
+        "--tiny", action="store_true", help="few videos and rounds, which only show that everything runs"
+    )
     asked = parser.parse_args()
     torch.set_num_threads(1)
     rounds, batches = (2, 2) if asked.tiny else (asked.rounds, asked.batches)

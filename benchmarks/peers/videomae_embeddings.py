@@ -2,7 +2,7 @@
 
     python benchmarks/peers/videomae_embeddings.py MODEL FOLDER OUT.npy --batch 8 --workers 0
 
-16 frames, 4 apart, from the beginning of each file; the short side 256, the centre 224. Knows nothing of unveil.
+16 frames, 4 apart, from the beginning of each file; the short side and the centre 224. Knows nothing of unveil.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchcodec.decoders import VideoDecoder
 from torchvision.transforms.v2 import functional as F
 from transformers import VideoMAEModel
 
-FRAMES, STRIDE, SHORT_SIDE, CROP = 16, 4, 256, 224
+FRAMES, STRIDE, SHORT_SIDE, CROP = 16, 4, 224, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
