@@ -3,11 +3,12 @@
     python benchmarks/clips.py --out benchmarks/results/clips.json
     python benchmarks/clips.py --out /tmp/clips.json --tiny  # does it run?
 
-Videos are drawn and encoded once into --work (340 x 256, H.264 as x264's "medium" makes it), and encoded anew by `unveil data prepare`
-with its own settings. In each round every library reads the same clip of the same file, of both kinds, in turn; one thread,
-CPU time, ratios within a round. unveil's is the data path of VideoMAE's recipe: its signal, its clip, its crop, which it draws itself;
-peers are given frames and crop. What torchvision cuts and resizes are uint8 frames, channels last, where that is fastest; torchcodec
-is also given its own crop and resize (of the same sizes, at a place that it draws). Peers that are not installed are left out.
+Videos are drawn and encoded once into --work (340 x 256, H.264 as x264's "medium" makes it), and encoded anew by `unveil data
+prepare` with its own settings. In each round every library reads the same clip of the same file, of both kinds, in turn; one
+thread, CPU time, ratios within a round. unveil's is the data path of VideoMAE's recipe: its signal, its clip, its crop, which it
+draws itself; peers are given frames and crop. What torchvision cuts and resizes are uint8 frames, channels last, where that is
+fastest; torchcodec is also given its own crop and resize (of the same sizes, at a place that it draws). Peers that are not
+installed are left out.
 """
 
 from __future__ import annotations

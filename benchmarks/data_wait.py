@@ -3,10 +3,10 @@
     python benchmarks/data_wait.py --out benchmarks/results/data_wait.json
     python benchmarks/data_wait.py --out /tmp/data_wait.json --tiny  # does it run?
 
-Both are `unveil pretrain` itself, in one process, A B A B: with the clips of benchmarks/clips.py, as filmed, through one worker; and with
-the loader's place taken by batches that were read before. One thread computes. What the run's log says of each step is what counts, its
-seconds and the share of them that went by until the batch was there; the first steps, which fill the loader's stock and
-PyTorch's caches, do not.
+Both are `unveil pretrain` itself, in one process, A B A B: with the clips of benchmarks/clips.py, as filmed, through one worker;
+and with the loader's place taken by batches that were read before. One thread computes. What the run's log says of each step is
+what counts, its seconds and the share of them that went by until the batch was there; the first steps, which fill the loader's
+stock and PyTorch's caches, do not.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     python benchmarks/embedding.py --out /tmp/embedding.json --tiny  # does it run?
 
 VideoMAE-S, not trained, made by `unveil pretrain --max-steps 0` and exported for transformers, so that both compute with the same
-weights; the embeddings must agree. Clips of 64 frames, H.264, 340 x 256: sixteen are encoded, further files are links to them. A round runs both
-commands from start to end, imports and all, in turn, held to the same cores: one process with as many threads as cores. Seconds
-are the processor's where there is one core, the clock's otherwise. The peer: benchmarks/peers/videomae_embeddings.py, with
---workers processes that decode beside it.
+weights; the embeddings must agree. Clips of 64 frames, H.264, 340 x 256: sixteen are encoded, further files are links to them. A
+round runs both commands from start to end, imports and all, in turn, held to the same cores: one process with as many threads as
+cores. Seconds are the processor's where there is one core, the clock's otherwise. The peer:
+benchmarks/peers/videomae_embeddings.py, with --workers processes that decode beside it.
 """
 
 from __future__ import annotations

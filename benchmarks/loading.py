@@ -4,10 +4,10 @@
     python benchmarks/loading.py --out /tmp/loading.json --tiny  # does it run?
 
 The clips are those of benchmarks/clips.py, as filmed; a sample goes the whole way of VideoMAE's recipe: decoded, cut, resized,
-mirrored, normalised, stacked, and handed to the training's process. In each round one thread reads clips by itself, as benchmarks/clips.py
-measures it; then every loader delivers batches of 4 rows, its first ones not counted; every second round the other way round. Rates are
-of wall-clock time: n workers need n free cores. Another
-program's share is lost, and cores may share a clock: so n workers are also held against n processes that read clips without a loader.
+mirrored, normalised, stacked, and handed to the training's process. In each round one thread reads clips by itself, as
+benchmarks/clips.py measures it; then every loader delivers batches of 4 rows, its first ones not counted; every second round the
+other way round. Rates are of wall-clock time: n workers need n free cores. Another program's share is lost, and cores may share a
+clock: so n workers are also held against n processes that read clips without a loader.
 """
 
 from __future__ import annotations
