@@ -313,14 +313,13 @@ def clips() -> str:
             cells.append("{:.2f} ({:.2f}–{:.2f})".format(ratio["median"], *ratio["quartiles"]))
         parts = row["parts_cpu_ms"]
         rows.append([*cells, ", ".join(f"{part} {ms:.1f}" for part, ms in parts.items())])
-    speed = found["speed_of_prepared"]
+    speed, libraries = found["speed_of_prepared"], {"torchcodec": "–", "decord": "–", **found["versions"]}
+    faster = "{:.2f} times ({:.2f}–{:.2f})".format(speed["median"], *speed["quartiles"])
     text = (
         "CPU time of a clip; the peers' as a multiple of unveil's in the same round: median (quartiles); above 1, unveil is faster. "
-        f"Prepared files: {{:.2f}} times ({{:.2f}}–{{:.2f}}) as fast as the others. {found['rounds']} rounds; "
-        "av {av}, torchcodec {torchcodec}, decord {decord}.".format_map(
-            {"torchcodec": "–", "decord": "–", **found["versions"]}
-        )
-    ).format(speed["median"], *speed["quartiles"])
+        f"Prepared files: {faster} as fast as the others. {found['rounds']} rounds; "
+        f"av {libraries['av']}, torchcodec {libraries['torchcodec']}, decord {libraries['decord']}."
+    )
     return table(["files", "unveil", *names.values(), "its parts, ms"], rows, found, text)
 
 
