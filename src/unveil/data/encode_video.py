@@ -25,7 +25,7 @@ from unveil.errors import DecodeError
 _COPIED_SOUND = {"aac", "mp3", "ac3", "eac3", "alac", "opus"}
 
 
-# What makes random clips cheap. A reader leaves out pictures that no other refers to: so as many of them as may be, seven in eight,
+# What makes random clips cheap. A reader leaves out pictures that no other refers to: so up to seven of them in a row,
 # and none that B-frames refer to. What is decoded goes without arithmetic coding, which costs as much as all the rest. And
 # x264's weighing of blocks by what refers to them ("mbtree") is off: it is not the same every time, on small pictures.
 _FAST = "bframes=7:b-adapt=0:b-pyramid=none:mbtree=0:cabac=0:weightb=0:weightp=0:no-deblock=1"
