@@ -71,12 +71,12 @@ def draw(width: int, height: int, count: int, seed: int = 0):
         yield (frame + grain[number % 8]).clip(0, 255).astype(np.uint8)
 
 
-def encode(path: Path, codec: str, width: int, height: int, count: int, options: dict[str, str]) -> None:
+def encode(path: Path, codec: str, width: int, height: int, count: int, options: dict[str, str], seed: int = 0) -> None:
     partial = path.with_suffix(".partial" + path.suffix)
     with av.open(str(partial), "w") as container:
         stream = container.add_stream(codec, rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for array in draw(width, height, count):
+        for array in draw(width, height, count, seed):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
         container.mux(stream.encode(None))
     partial.rename(path)

@@ -10,7 +10,20 @@ import re
 from statistics import mean, stdev
 from typing import Any
 
-from measured_speed import gpu, gpu_training, scaling, scaling_exponents, search, start, steps, steps_saved
+from measured_speed import (
+    clips,
+    data_wait,
+    embedding,
+    gpu,
+    gpu_training,
+    loading,
+    scaling,
+    scaling_exponents,
+    search,
+    start,
+    steps,
+    steps_saved,
+)  # fmt: skip
 from result_files import ROOT, results, source, table
 
 
@@ -273,6 +286,10 @@ TABLES = {
     "performance.md": [
         steps,
         steps_saved,
+        clips,
+        loading,
+        data_wait,
+        embedding,
         start,
         search,
         scaling,

@@ -196,3 +196,84 @@ def _bound(kernels: list[dict[str, Any]]) -> str:
 
 def _torch(found: dict[str, Any]) -> str:
     return f"torch {found['versions']['torch']}."
+
+
+def clips() -> str:
+    found = results("clips")
+    names = {
+        "pyav": "PyAV",
+        "torchcodec": "torchcodec",
+        "torchcodec, exact seeks": "exact seeks",
+        "torchcodec, own transforms": "own transforms",
+        "decord": "decord",
+    }
+    rows = []
+    for kind, row in found["sets"].items():
+        libraries = row["libraries"]
+        cells = [kind, f"{libraries['unveil']['median_cpu_ms']:.0f} ms"]
+        for name in names:
+            if name not in libraries:
+                cells.append("–")
+                continue
+            ratio = libraries[name]["times_unveil"]
+            cells.append("{:.2f} ({:.2f}–{:.2f})".format(ratio["median"], *ratio["quartiles"]))
+        parts = row["parts_cpu_ms"]
+        rows.append([*cells, ", ".join(f"{part} {ms:.1f}" for part, ms in parts.items())])
+    speed, libraries = found["speed_of_prepared"], {"torchcodec": "–", "decord": "–", **found["versions"]}
+    faster = "{:.2f} times ({:.2f}–{:.2f})".format(speed["median"], *speed["quartiles"])
+    text = (
+        "CPU time of a clip; the peers' as a multiple of unveil's in the same round: median (quartiles); above 1, unveil is faster. "
+        f"Prepared files: {faster} as fast as the others. {found['rounds']} rounds; "
+        f"av {libraries['av']}, torchcodec {libraries['torchcodec']}, decord {libraries['decord']}."
+    )
+    return table(["files", "unveil", *names.values(), "its parts, ms"], rows, found, text)
+
+
+def loading() -> str:
+    found = results("loading")
+    rows = []
+    for row in found["rows"]:
+        cells = [row["workers"], row["repeats"], f"{median(row['clips_per_s']):.1f}"]
+        for against in ("of_one_thread", "of_as_many_processes"):
+            cells.append("{:.2f} ({:.2f}–{:.2f})".format(row[against]["median"], *row[against]["quartiles"]))
+        rows.append(cells)
+    head = ["workers", "crops of a clip", "clips a second", "of n times one thread", "of n processes without a loader"]
+    text = (
+        f"One thread alone reads {median(found['clips_per_s_of_one_thread']):.1f} clips a second. "
+        f"Median (quartiles) of {found['rounds']} rounds."
+    )
+    return table(head, rows, found, text)
+
+
+def data_wait() -> str:
+    found = results("data_wait")
+    ratio, wait = found["times_in_memory"], found["data_wait"]
+    row = [
+        f"VideoMAE-{found['size']}, batch {found['batch']}",
+        *(f"{found['step_s'][way]:.2f} s" for way in ("from the loader", "in memory")),
+        "{:.2f} ({:.2f}–{:.2f})".format(ratio["median"], *ratio["quartiles"]),
+        "{:.1f} % ({:.1f}–{:.1f})".format(100 * wait["median"], *(100 * share for share in wait["quartiles"])),
+    ]
+    head = ["training", "step from the loader", "step in memory", "ratio", "waiting for data"]
+    text = f"{found['threads']} thread, {found['workers']} worker; median (quartiles) of {found['rounds']} rounds."
+    return table(head, [row], found, f"{text} torch {found['versions']['torch']}.")
+
+
+def embedding() -> str:
+    found = results("embedding")
+    ratio = found["times_unveil"]
+    row = [
+        f"VideoMAE-{found['size']}, {found['count']} clips",
+        *(f"{found['median_s'][name]:.1f} s" for name in ("unveil", "transformers")),
+        "{:.2f} ({:.2f}–{:.2f})".format(ratio["median"], *ratio["quartiles"]),
+        f"{found['largest_difference']:.0e}",
+    ]
+    head = ["job", "unveil", "transformers and torchcodec", "speed", "largest difference"]
+    what = {"cpu_s": "CPU time", "wall_s": "Time"}[found["what"]]
+    text = (
+        f"{what} from start to end, {found['threads']} threads; {found['rounds']} rounds. Difference as a share of the largest value. "
+        "torch {torch}, transformers {transformers}, torchcodec {torchcodec}.".format_map(
+            {"torchcodec": "–", **found["versions"]}
+        )
+    )
+    return table(head, [row], found, text)

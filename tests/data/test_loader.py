@@ -306,3 +306,14 @@ def test_forking_does_not_warn(manifest, monkeypatch):
 
     monkeypatch.setattr(os, "fork", warns)  # as Python 3.12 does
     take(1, training(manifest), TrainingOrder(13, 2, 0), Loader(workers=1, start_method="fork"))
+
+
+def test_a_worker_stacks_in_shared_memory(monkeypatch):
+    samples = [{"video": torch.randn(3, 4, 64, 64), "bad": []} for _ in range(3)]
+    alone = collate(samples, ["video"])["video"]
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", lambda: "a worker")
+    shared = collate(samples, ["video"])["video"]
+    assert shared.is_shared()
+    assert not alone.is_shared()
+    assert shared.is_contiguous()
+    torch.testing.assert_close(shared, alone, rtol=0, atol=0)

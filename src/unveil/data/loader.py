@@ -22,6 +22,8 @@ from unveil.recipe import Data, Loader
 
 Batch = dict[str, Any]
 
+_WORTH_SHARING = 2**16  # bytes of a sample
+
 
 def training_batches(
     dataset: Dataset,
@@ -172,9 +174,20 @@ def collate(samples: Sequence[Sample], streams: Collection[str]) -> Batch:
             raise UserError(
                 f"samples of different shapes cannot be stacked: {sorted(shapes)}. End the transforms with a crop."
             )
-        batch[name] = torch.stack(tensors)
+        batch[name] = _stacked(tensors)
     batch["bad"] = [pair for sample in samples for pair in sample.get("bad", [])]
     return batch
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """As `torch.stack`; in a worker in the memory that it shares with the training, so that nothing is copied there once more."""
+    first = tensors[0]
+    if torch.utils.data.get_worker_info() is None or first.nbytes < _WORTH_SHARING:
+        return torch.stack(tensors)
+    storage = torch.UntypedStorage._new_shared(len(tensors) * first.nbytes)
+    shape = (len(tensors), *first.shape)
+    out = torch.empty(0, dtype=first.dtype).set_(storage, 0, shape)  # pyright: ignore[reportCallIssue]
+    return torch.stack(tensors, out=out)
 
 
 def mixes(data: Data) -> bool:

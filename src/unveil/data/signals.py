@@ -211,5 +211,8 @@ def to_input(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
         raise ValueError(f"expected uint8 [T,C,H,W] or [C,H,W], or float32 [C,N], got {x.dtype} {tuple(x.shape)}")
     scale = torch.tensor(std, dtype=torch.float32).mul(255).reciprocal().view(-1, 1, 1)
     shift = (torch.tensor(mean, dtype=torch.float32) / torch.tensor(std, dtype=torch.float32)).view(-1, 1, 1)
-    x = x.float().mul_(scale).sub_(shift)
-    return x.transpose(0, 1).contiguous() if x.ndim == 4 else x.contiguous()
+    clip = x if x.ndim == 4 else x[None]
+    out = torch.empty((clip.shape[1], clip.shape[0], *clip.shape[2:]))
+    for time, frame in enumerate(clip):  # one by one, they stay in the processor's cache
+        out[:, time].copy_(frame.contiguous()).mul_(scale).sub_(shift)
+    return out if x.ndim == 4 else out[:, 0]
