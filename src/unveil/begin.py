@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -46,6 +45,7 @@ def begin(
     from unveil.data import complete, mixture, signal_of
     from unveil.data.balance import balanced
     from unveil.flags import assemble, recipe_flags
+    from unveil.importing import import_fabric
     from unveil.run import load, new_info
     from unveil.storage import write_json, write_lines
 
@@ -65,7 +65,7 @@ def begin(
     )  # fmt: skip
     # The loop's library takes seconds to import: meanwhile the data are looked at, and a long list costs no time. Not before
     # they are found: a person who misspelt a folder would wait for it.
-    importing = Thread(target=import_module, args=("lightning.fabric",))
+    importing = Thread(target=import_fabric)
     importing.start()
     # One list may be long. What is measured of it whole, and writing, leave the interpreter to what is done meanwhile.
     with ThreadPoolExecutor(1) as beside:

@@ -42,7 +42,17 @@ def versions() -> dict[str, str]:
 
     import av
 
-    names = ("unveil", "torch", "torchvision", "av", "lightning", "numpy", "pyarrow", "safetensors", "scikit-learn")
+    names = (
+        "unveil",
+        "torch",
+        "torchvision",
+        "av",
+        "lightning-fabric",
+        "numpy",
+        "pyarrow",
+        "safetensors",
+        "scikit-learn",
+    )
     found = {"python": platform.python_version(), "platform": platform.platform()}
     found.update({name: version(name) for name in names})
     found["libavcodec"] = ".".join(str(part) for part in av.library_versions["libavcodec"])

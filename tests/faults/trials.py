@@ -229,7 +229,7 @@ _LOOKS: dict[str, tuple[Callable[[str], None], ...]] = {
 
 HEAVY = [
     "unveil.cli", "unveil.verbs", "unveil.data", "unveil.training.loop", "unveil.training.monitor", "unveil.evaluation",
-    "unveil.recipes.videomae", "lightning.fabric", "jsonargparse", "torch.distributed.checkpoint", "torch.optim.swa_utils",
+    "unveil.recipes.videomae", "lightning_fabric", "jsonargparse", "torch.distributed.checkpoint", "torch.optim.swa_utils",
 ]  # fmt: skip
 
 

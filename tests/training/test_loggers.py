@@ -25,7 +25,7 @@ def test_numbers_reach_the_logger(tmp_path, monkeypatch, name, package):
 
 
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
-    from lightning.pytorch import loggers
+    from pytorch_lightning import loggers
 
     def missing(*_, **__):
         raise ModuleNotFoundError("No module named 'wandb'")

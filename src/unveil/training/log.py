@@ -26,9 +26,9 @@ def make_loggers(names: list[str], run: Path) -> list[Any]:
     for name in names:
         if name not in LOGGERS:
             raise UserError(f"--logger {name}: unknown. Use {', '.join(LOGGERS)}; log.jsonl is always written.")
-        from lightning.pytorch import loggers
-
         try:
+            from pytorch_lightning import loggers
+
             if name == "tensorboard":
                 made.append(loggers.TensorBoardLogger(str(run), name="", version="tensorboard"))
             elif name == "wandb":

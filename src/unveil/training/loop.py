@@ -38,7 +38,7 @@ from unveil.training.start import borrow, start
 from unveil.training.weighting import inverse_frequency
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 
 @dataclass

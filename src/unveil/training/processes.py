@@ -22,10 +22,11 @@ import torch
 from torch import nn
 
 from unveil.errors import UserError
+from unveil.importing import import_fabric
 from unveil.training.guards import Stop
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 GRACE_SECONDS = 20
 """How long the other processes may take to end by themselves when one has failed."""
@@ -172,9 +173,10 @@ def fabric(device: torch.device, precision: Any, strategy: str) -> Fabric:
     Raises:
         UserError: no such strategy.
     """
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import TorchElasticEnvironment
-    from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
+    import_fabric()
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import TorchElasticEnvironment
+    from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
 
     if strategy not in STRATEGIES:
         raise UserError(f"--strategy {strategy}: unknown. Use {' or '.join(STRATEGIES)}.")
@@ -226,7 +228,7 @@ def synchronised(fabric: Fabric, network: nn.Module) -> None:
 
 def placed(fabric: Fabric, network: nn.Module) -> nn.Module:
     """A second network of the same build, on the device, or divided as the first one was; it is not trained."""
-    from lightning.fabric.strategies import ModelParallelStrategy
+    from lightning_fabric.strategies import ModelParallelStrategy
 
     if isinstance(fabric.strategy, ModelParallelStrategy):
         return _shard(network, fabric.strategy.device_mesh)

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from unveil.layers import statistics_kept
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
