@@ -44,8 +44,8 @@ def begin(
 
     from unveil.data import complete, mixture, signal_of
     from unveil.data.balance import balanced
+    from unveil.fabric import import_fabric
     from unveil.flags import assemble, recipe_flags
-    from unveil.importing import import_fabric
     from unveil.run import load, new_info
     from unveil.storage import write_json, write_lines
 

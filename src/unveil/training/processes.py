@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from unveil.errors import UserError
-from unveil.importing import import_fabric
+from unveil.fabric import import_fabric
 from unveil.training.guards import Stop
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import sys
 
 CODE = """
 import sys
-from unveil.importing import import_fabric
+from unveil.fabric import import_fabric
 import_fabric()
 assert "lightning_fabric" in sys.modules and "torchmetrics" not in sys.modules
 from lightning_fabric.utilities.imports import _TORCHMETRICS_GREATER_EQUAL_1_0_0 as recent
