@@ -43,19 +43,11 @@ PEAKS = {
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
     "H200": 989.4e12,
+    "H200 NVL": 835e12,
     "B200": 2250e12,
     "A100": 312e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-    "A30": 165e12,
-    "A40": 149.7e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "RTX 4090": 165.2e12,
-    "RTX 3090": 71e12,
 }
-"""Dense bf16 operations a second by a part of the card's name, as NVIDIA's data sheets say."""
+"""Dense bf16 operations a second by a part of the card's name: half of what data sheets give with sparsity. Of others: `--peak`."""
 PRETRAINING = {
     "mae_st L": Network("mae_st", {"size": "L"}, CLIP, 32),
     "mae_st H": Network("mae_st", {"size": "H"}, CLIP, 16),

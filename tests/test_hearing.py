@@ -13,7 +13,7 @@ import pytest
 from sounds import tone, write_clip, write_sound
 
 import unveil
-from unveil.serve.search import read_index
+from unveil.serve.index import read_index
 
 TINY = {"size": "debug", "seconds": 0.32, "rate": 8000, "bins": 32, "patch": 8}
 FAST = {"loader.workers": 0, "schedule.batch": 8, "loader.batch": 8, "quiet": True, "seed": 1, "max_steps": 4}

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from unveil.errors import UserError
@@ -64,11 +63,11 @@ def begin(
         warn=lambda text: say(how.quiet, f"warning: {text}"),
     )  # fmt: skip
     # The loop's library takes seconds to import: meanwhile the data are looked at, and a long list costs no time. Not before
-    # they are found: a person who misspelt a folder would wait for it.
-    importing = Thread(target=import_fabric)
-    importing.start()
+    # they are found: a person who misspelt a folder would wait for it. It has ended, too, when this fails: nobody may meet
+    # what `import_fabric` puts up for the time being.
     # One list may be long. What is measured of it whole, and writing, leave the interpreter to what is done meanwhile.
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as importer, ThreadPoolExecutor(1) as beside:
+        imported = importer.submit(import_fabric)
         whole = beside.submit(_measured, listed)
         manifest, bad = _readable(listed, how)
         manifest, incomplete = complete(manifest, sketch.data.signal, lambda text: say(how.quiet, text))
@@ -113,7 +112,7 @@ def begin(
         info |= whole.result()
         for table in written:
             table.result()
-    importing.join()  # before any process is forked
+        imported.result()  # before any process is forked
     write_json(out / "run.json", info)
     return load(out, how.device)
 

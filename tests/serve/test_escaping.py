@@ -16,7 +16,7 @@ from unveil.errors import UserError
 from unveil.evaluation import summarise
 from unveil.evaluation.report import cell
 from unveil.serve import Hit, report, search_page, write_rows
-from unveil.serve.search import nearest, read_index
+from unveil.serve.index import nearest, read_index
 from unveil.storage import write_json
 
 HOSTILE = (

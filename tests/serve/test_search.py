@@ -11,7 +11,7 @@ from unveil.errors import UserError
 from unveil.serve import Hit, embed, embeddings, nearest, print_hits, search, search_page
 
 embed_module = __import__("unveil.serve.embed", fromlist=["embed"])
-search_module = __import__("unveil.serve.search", fromlist=["search"])
+index_module = __import__("unveil.serve.index", fromlist=["index"])
 neighbours_module = __import__("unveil.evaluation.neighbours", fromlist=["neighbours"])
 
 
@@ -84,7 +84,7 @@ def test_search_finds_the_query_itself_first(index, clips):
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 @pytest.mark.parametrize("mapped", [True, False])
 def test_search_is_exact_in_chunks(index, chunk, mapped, monkeypatch, tmp_path):
-    monkeypatch.setattr(search_module, "CHUNK", chunk)
+    monkeypatch.setattr(index_module, "CHUNK", chunk)
     monkeypatch.setattr(neighbours_module, "ROWS", chunk)
     if not mapped:  # as older versions left it
         index = shutil.copytree(index, tmp_path / "copy")

@@ -265,7 +265,7 @@ def search(
     """
     from unveil.serve import print_hits, search_page
     from unveil.serve import search as find
-    from unveil.serve.search import read_index
+    from unveil.serve.index import read_index
 
     hits = find(Path(index), query, top=top, device=device)
     if html:
