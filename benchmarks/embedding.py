@@ -1,13 +1,13 @@
 """A folder of short clips → embeddings, on the command line: `unveil embed` next to a script with transformers and torchcodec.
 
-    python benchmarks/embedding.py --out benchmarks/results/embedding.json [--count 40] [--cores 1]
+    python benchmarks/embedding.py --out benchmarks/results/embedding.json [--only "VideoMAE-S"]
     python benchmarks/embedding.py --out /tmp/embedding.json --tiny  # does it run?
 
 VideoMAE-S, not trained, made by `unveil pretrain --max-steps 0` and exported for transformers, so that both compute with the same
 weights; the embeddings must agree. Clips of 64 frames, H.264, 340 x 256: sixteen are encoded, further files are links to them. A
-round runs both commands from start to end, imports and all, in turn, held to the same cores: one process with as many threads as
-cores. Seconds are the processor's where there is one core, the clock's otherwise. The peer:
-benchmarks/peers/videomae_embeddings.py, with --workers processes that decode beside it.
+round runs both commands from start to end, imports and all, in turn, held to the same cores, with as many threads as cores; on
+several cores both decode in one process less than cores, ahead of the network. Seconds are the processor's where there is one core,
+the clock's otherwise. The peer: benchmarks/peers/videomae_embeddings.py. Rows that were measured before are kept.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -36,6 +37,22 @@ LENGTH, DISTINCT = 64, 16
 UNVEIL, TRANSFORMERS = "unveil", "transformers"
 CLOSE = 1e-4
 """Of the largest value, the most by which embeddings may differ."""
+BATCH = 8
+
+
+class Job(NamedTuple):
+    """Which VideoMAE, how many clips, on how many cores."""
+
+    size: str
+    count: int
+    cores: int
+
+
+JOBS = {
+    "VideoMAE-S, one core": Job("S", 40, 1),
+    "VideoMAE-Ti, one core": Job("Ti", 80, 1),
+    "VideoMAE-Ti, two cores": Job("Ti", 160, 2),
+}
 
 
 def folder_of(work: Path, count: int) -> Path:
@@ -91,60 +108,64 @@ def difference(index: Path, array: Path) -> float:
     return float(np.abs(own - theirs).max() / np.abs(theirs).max())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument(
-        "--work", type=Path, default=Path("benchmarks/work/embedding"), help="where clips and networks are kept"
-    )
-    parser.add_argument("--count", type=int, default=40, help="clips")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=0, help="of the peer")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--size", default="S", help="of the network")
-    parser.add_argument("--tiny", action="store_true", help="few clips, which only show that everything runs")
-    asked = parser.parse_args()
-    count, rounds = (4, 2) if asked.tiny else (asked.count, asked.rounds)
-    data = folder_of(asked.work, count)
-    run, exported = models_of(asked.work, data, asked.size)
-    index, array, batch = asked.work / "index", asked.work / "embeddings.npy", str(asked.batch)
-    own = unveil(
-        "embed", run, "--data", data, "--out", index, "--batch", batch, "--device", "cpu", "--overwrite", "--quiet"
-    )
-    peer = [sys.executable, *map(str, (PEER, exported, data, array, "--batch", batch, "--workers", asked.workers))]
+def measured(job: Job, work: Path, rounds: int) -> dict[str, Any]:
+    size, count, cores = job
+    data = folder_of(work, count)
+    run, exported = models_of(work, data, size)
+    index, array, ahead = work / "index", work / "embeddings.npy", str(cores - 1)
+    common = ("--batch", str(BATCH), "--workers", ahead)
+    own = unveil("embed", run, "--data", data, "--out", index, *common, "--device", "cpu", "--overwrite", "--quiet")
+    peer = [sys.executable, *map(str, (PEER, exported, data, array, *common))]
     commands = {UNVEIL: own, TRANSFORMERS: peer}
     for command in commands.values():  # reads libraries and clips from the disk; not timed
-        seconds(command, asked.cores)
+        seconds(command, cores)
     differs = difference(index, array)
     if differs > CLOSE:
         raise SystemExit(f"the embeddings differ by {differs:.2g} of the largest value")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for number in range(rounds):
         for name, command in list(commands.items())[:: -1 if number % 2 else 1]:
-            wall, cpu = seconds(command, asked.cores)
+            wall, cpu = seconds(command, cores)
             found[name].append({"wall_s": round(wall, 3), "cpu_s": round(cpu, 3)})
-    what = "cpu_s" if asked.cores == 1 else "wall_s"
+    what = "cpu_s" if cores == 1 else "wall_s"
     taken = {name: [run[what] for run in runs] for name, runs in found.items()}
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": machine(),
-        "versions": {**versions(), **libraries(), "transformers": version("transformers")},
-        "threads": asked.cores,
-        "workers of the peer": asked.workers,
+    return {
+        "size": size,
         "count": count,
-        "size": asked.size,
-        "batch": asked.batch,
-        "rounds": rounds,
+        "threads": cores,
+        "workers": cores - 1,
         "what": what,
+        "rounds": rounds,
         "largest_difference": differs,
         "median_s": {name: round(statistics.median(values), 2) for name, values in taken.items()},
         "times_unveil": spread([a / b for a, b in zip(taken[TRANSFORMERS], taken[UNVEIL], strict=True)]),
         "runs": found,
     }
-    print({key: report[key] for key in ("count", "median_s", "times_unveil", "largest_difference")})
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument(
+        "--work", type=Path, default=Path("benchmarks/work/embedding"), help="where clips and networks are kept"
+    )
+    parser.add_argument("--only", default="", help="rows whose name begins so")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true", help="few clips, which only show that everything runs")
+    asked = parser.parse_args()
+    report = json.loads(asked.out.read_text()) if asked.out.exists() else {"rows": {}}
+    if report.get("machine", machine()) != machine():
+        parser.error(f"{asked.out} was measured on {report['machine']}, this is {machine()}: name another file.")
+    report |= {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "batch": BATCH}
+    report |= {"versions": {**versions(), **libraries(), "transformers": version("transformers")}}
+    for name, job in JOBS.items():
+        if not name.startswith(asked.only) or job.cores > len(os.sched_getaffinity(0)):
+            continue
+        row = measured(job._replace(count=9) if asked.tiny else job, asked.work, 2 if asked.tiny else asked.rounds)
+        report["rows"][name] = row
+        print(name, {key: row[key] for key in ("count", "median_s", "times_unveil", "largest_difference")}, flush=True)
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        asked.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -261,19 +261,22 @@ def data_wait() -> str:
 
 def embedding() -> str:
     found = results("embedding")
-    ratio = found["times_unveil"]
-    row = [
-        f"VideoMAE-{found['size']}, {found['count']} clips",
-        *(f"{found['median_s'][name]:.1f} s" for name in ("unveil", "transformers")),
-        "{:.2f} ({:.2f}–{:.2f})".format(ratio["median"], *ratio["quartiles"]),
-        f"{found['largest_difference']:.0e}",
+    rows = [
+        [
+            f"{name}, {row['count']} clips",
+            *(f"{row['median_s'][who]:.1f} s" for who in ("unveil", "transformers")),
+            "{:.2f} ({:.2f}–{:.2f})".format(row["times_unveil"]["median"], *row["times_unveil"]["quartiles"]),
+            f"{row['largest_difference']:.0e}",
+        ]
+        for name, row in found["rows"].items()
     ]
     head = ["job", "unveil", "transformers and torchcodec", "speed", "largest difference"]
-    what = {"cpu_s": "CPU time", "wall_s": "Time"}[found["what"]]
+    rounds = sorted({row["rounds"] for row in found["rows"].values()})
     text = (
-        f"{what} from start to end, {found['threads']} threads; {found['rounds']} rounds. Difference as a share of the largest value. "
+        f"From start to end: CPU time on one core, wall-clock time on two; {' or '.join(map(str, rounds))} rounds. "
+        "Difference as a share of the largest value. "
         "torch {torch}, transformers {transformers}, torchcodec {torchcodec}.".format_map(
             {"torchcodec": "–", **found["versions"]}
         )
     )
-    return table(head, [row], found, text)
+    return table(head, rows, found, text)

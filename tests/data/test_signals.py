@@ -97,6 +97,22 @@ def test_signal_of(tmp_path, clip, picture):
         signal_of([tmp_path / "sub"])
 
 
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 6), (4, 3, 5, 6)])
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3), (0,)])
+def test_to_input_of_batches(shape, lead):
+    x = torch.randint(256, (*lead, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    y = to_input(x, MEAN, STD, len(lead))
+    clip = len(shape) == 4
+    assert y.shape == (*lead, *((3, 4, 5, 6) if clip else (3, 5, 6)))
+    assert y.is_contiguous()
+    scale, shift = (torch.tensor(v).view(3, *[1] * (len(shape) - 1)) for v in (STD, MEAN))
+    torch.testing.assert_close(y, ((x.transpose(len(lead), len(lead) + 1) if clip else x) / 255 - shift) / scale)
+
+
 def test_to_input():
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     x = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
@@ -106,6 +122,6 @@ def test_to_input():
         torch.testing.assert_close(y[c], (x[:, c] / 255 - mean[c]) / std[c])
     torch.testing.assert_close(to_input(x[0], mean, std), y[:, 0])
     with pytest.raises(ValueError):
-        to_input(x.float(), mean, std)
+        to_input(x.double(), mean, std)
     with pytest.raises(ValueError):
         to_input(x[0, 0], mean, std)

@@ -177,7 +177,7 @@ def test_resuming_and_sharing_change_nothing(folders, batch, micro, start, seed)
         shared = [part for rank in ranks for part in rank[number]]
         for key in ("index", "seed", "video"):
             assert torch.equal(torch.cat([m[key] for m in shared]), torch.cat([m[key] for m in step]))
-        assert {m["video"].shape[2] for m in step} in ({2}, {4})
+        assert {m["video"].shape[1] for m in step} in ({2}, {4})
     for again, before in zip(take(2, start_step=start), whole[start:], strict=True):
         assert all(torch.equal(a["video"], b["video"]) for a, b in zip(again, before, strict=True))
 

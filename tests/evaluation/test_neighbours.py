@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from unveil.evaluation import neighbours as module
 from unveil.evaluation.neighbours import Neighbours, neighbours
@@ -22,6 +24,17 @@ def test_as_sorting_all_products(rows, k, levels, monkeypatch):
     found, wanted = neighbours(gallery, queries, k), expected(gallery, queries, k)
     assert torch.equal(found[0], wanted[0])
     assert torch.equal(found[1], wanted[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 5000), k=st.integers(1, 40), levels=st.sampled_from([2, 50, 10**6]), seed=st.integers(0, 9))
+def test_the_largest_of_groups_are_the_largest(n, k, levels, seed):
+    k = min(n, k)
+    x = torch.randint(levels, (3, n), generator=torch.Generator().manual_seed(seed)).float()
+    values, places = module._topk(x, k)
+    assert torch.equal(values, x.topk(k, 1).values)
+    assert torch.equal(x.gather(1, places), values)
+    assert all(len(set(row)) == k for row in places.tolist())
 
 
 def test_blocks_that_come_one_by_one():

@@ -16,10 +16,10 @@ from torch import Tensor
 
 import unveil
 from unveil import cli, weights
+from unveil.data import prepared
 from unveil.errors import UserError
 from unveil.exporting import huggingface
 from unveil.run import Run
-from unveil.serve.windows import prepared
 from unveil.storage import write_json
 from unveil.transformers_folder import read_folder
 

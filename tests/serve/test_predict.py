@@ -43,7 +43,8 @@ def test_windows_cross_files_and_keep_their_order(run, clips):
     batches = [item for item in items if isinstance(item, Batch)]
     assert [len(b.windows) for b in batches] == [2, 2, 1]  # 1 + 4 windows of 0.8 s, the first batch of two files
     assert {w.path[-9:] for w in batches[0].windows} == {"short.MP4", "/long.mp4"}
-    assert batches[0].x["video"].shape == (2, 3, 4, 32, 32)
+    assert batches[0].x["video"].shape == (2, 4, 3, 32, 32)
+    assert batches[0].on(torch.device("cpu"), run.recipe.data)["video"].shape == (2, 3, 4, 32, 32)
     times = [(w.start, w.end) for b in batches for w in b.windows if w.path.endswith("long.mp4")]
     assert times == [pytest.approx(t) for t in [(0, 0.8), (0.8, 1.6), (1.6, 2.4), (2.4, 2.5)]]
 

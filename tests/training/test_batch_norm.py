@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 import unveil
+from unveil.data import Image
 from unveil.errors import UserError
 from unveil.layers import folded
+from unveil.recipe import Data
 from unveil.training import checkpoint, loop, processes, statistics
 
 FLAGS = {
@@ -101,7 +103,7 @@ def test_precise_statistics_are_the_populations():
     batches = [{"image": torch.randn(2 + n, 3, 8, 8) * (1 + n), "bad": []} for n in range(4)]
     objective = Objective().train()
     steps = (batches[i : i + 2] for i in range(0, 100, 2))
-    statistics.renew(Counted(), objective, steps, 2)
+    statistics.renew(Counted(), objective, Data(Image()), steps, 2)
     with torch.no_grad():
         values = torch.cat([conv(batch["image"]).transpose(0, 1).flatten(1) for batch in batches], 1)
     torch.testing.assert_close(network[1].running_mean, values.mean(1))

@@ -18,7 +18,7 @@ from unveil.data.sound import Sound
 from unveil.data.sound_reader import SoundReader
 from unveil.data.sound_transforms import RandomLoudness, RandomRoll, WaveMixUp
 from unveil.data.splits import split
-from unveil.data.streams import SeveralStreams, divided, filling, narrowed, prepared, stacked, streams_in
+from unveil.data.streams import SeveralStreams, divided, filling, narrowed, normalised, prepared, stacked, streams_in
 from unveil.data.training_order import TrainingOrder
 from unveil.data.transforms import (
     CenterCrop,
@@ -86,6 +86,7 @@ __all__ = [
     "frames",
     "mixture",
     "narrowed",
+    "normalised",
     "notation",
     "prepared",
     "probe",

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from unveil.data.manifest import Manifest, Row, label_names
-from unveil.data.streams import Raw, as_input, crops_of, divided, joined, on_pictures, stacked
+from unveil.data.streams import Raw, as_input, crops_of, divided, joined, normalised, on_pictures, stacked
 from unveil.data.transforms import CropFirst, RandomErasing, three_crops
 from unveil.data.visual import kinds_of
 from unveil.errors import DecodeError, UserError
@@ -104,8 +104,15 @@ class Dataset(torch.utils.data.Dataset):
         return len(self.manifest)
 
     def __getitem__(self, key: int | tuple[int, ...]) -> list[Sample]:
-        epoch, index, *more = key if isinstance(key, tuple) else (0, key)
-        return self._train(epoch, index, *more) if self.training else [self._evaluate(index)]
+        if not self.training:
+            return [self._evaluate(key[1] if isinstance(key, tuple) else key)]
+        return [normalised(self.data, sample, batched=False) for sample in self.unnormalised(key)]
+
+    def unnormalised(self, key: int | tuple[int, ...]) -> list[Sample]:
+        """The same of training, but pictures are left as the transforms left them, uint8 [T,C,H,W] or [C,H,W]: a quarter of the
+        memory on their way to the device, where `normalised` does the rest. (Erasing comes after normalisation: then both are done.)
+        """
+        return self._train(*(key if isinstance(key, tuple) else (0, key)))
 
     def _train(self, epoch: int, index: int, time: int = 0) -> list[Sample]:
         bad: list[tuple[str, str]] = []
@@ -146,7 +153,7 @@ class Dataset(torch.utils.data.Dataset):
         return range(len(self)) if self.kinds is None else np.flatnonzero(self.kinds == self.kinds[index])
 
     def _training_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[dict[str, Tensor]]:
-        """A view of one clip (or picture) for each seed, as the network takes it; of a recipe with several views their stack."""
+        """A view of one clip (or picture) for each seed; of a recipe with several views their stack."""
         if self.data.views:
             return self._several_views(row, generator, seeds)
         transforms = list(self.data.transform)
@@ -167,13 +174,13 @@ class Dataset(torch.utils.data.Dataset):
         return views
 
     def _transformed(self, x: Raw, transforms: Sequence[Callable[[Any], Any]]) -> dict[str, Tensor]:
-        """A sample as it was read → its streams as the network takes them."""
+        """A sample as it was read → its streams, not yet normalised unless something is erased."""
         for transform in transforms:
             x = on_pictures(self.data.signal, x, transform)
-        streams = as_input(self.data, x)
         if self._erase is None:
-            return streams
-        return divided(self.data.signal, on_pictures(self.data.signal, joined(self.data.signal, streams), self._erase))
+            return divided(self.data.signal, x)
+        streams = joined(self.data.signal, as_input(self.data, x))
+        return divided(self.data.signal, on_pictures(self.data.signal, streams, self._erase))
 
     def _several_views(self, row: Row, generator: torch.Generator, seeds: Sequence[int]) -> list[dict[str, Tensor]]:
         """[V,…] for each seed: view 1 draws as the only one would, each further one from a seed of its own."""

@@ -14,15 +14,13 @@ from torchvision.transforms import v2
 
 from unveil.data.dataset import Dataset, Sample, hash63, seeded
 from unveil.data.sound_transforms import MixUpTogether, WaveMixUp
-from unveil.data.streams import streams_in
+from unveil.data.streams import stack, streams_in
 from unveil.data.training_order import Key, TrainingOrder
-from unveil.data.workers import Failure, load
+from unveil.data.workers import ANSWERING, Failure, load
 from unveil.errors import UserError
 from unveil.recipe import Data, Loader
 
 Batch = dict[str, Any]
-
-_WORTH_SHARING = 2**16  # bytes of a sample
 
 
 def training_batches(
@@ -38,7 +36,8 @@ def training_batches(
 
     The step's rows are divided into contiguous shards, one for each process, and these into chunks of at most `micro` rows (one
     more where shards are uneven), as many in each process; a row gives `repeats` samples. `batch["bad"]` lists the files that
-    could not be decoded, as (path, error).
+    could not be decoded, as (path, error). Pictures are uint8, as the transforms leave them, unless samples are mixed or erased:
+    `normalised(data, batch)` makes of them what the network takes, on the device where they are by then.
 
     Args:
         dataset: in training mode.
@@ -105,7 +104,7 @@ def evaluation_batches(dataset: Dataset, loader: Loader, batch: int, rank: int =
     held: Batch | None = None
     bad: list[tuple[str, str]] = []
     following: Batch
-    for following in load(_Batches(dataset), chunks, loader):
+    for following in load(_Batches(dataset), chunks, loader, ANSWERING):
         if "index" not in following:
             bad += following["bad"]
             continue
@@ -147,10 +146,13 @@ class _Batches(torch.utils.data.Dataset):
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
+        self.bytes = dataset.training and not mixes(dataset.data)
 
     def __getitem__(self, keys: list[Key]) -> Batch | Failure:
         try:
-            samples = [sample for key in keys for sample in self.dataset[key]]
+            # Mixing needs numbers, as evaluation does; all else travels as bytes, a quarter of the memory.
+            read = self.dataset.unnormalised if self.bytes else self.dataset.__getitem__
+            samples = [sample for key in keys for sample in read(key)]
             batch = collate(samples, streams_in(self.dataset.data.signal))
             return mix(batch, self.dataset) if self.dataset.training else batch
         except UserError as error:
@@ -174,20 +176,9 @@ def collate(samples: Sequence[Sample], streams: Collection[str]) -> Batch:
             raise UserError(
                 f"samples of different shapes cannot be stacked: {sorted(shapes)}. End the transforms with a crop."
             )
-        batch[name] = _stacked(tensors)
+        batch[name] = stack(tensors)
     batch["bad"] = [pair for sample in samples for pair in sample.get("bad", [])]
     return batch
-
-
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    """As `torch.stack`; in a worker in the memory that it shares with the training, so that nothing is copied there once more."""
-    first = tensors[0]
-    if torch.utils.data.get_worker_info() is None or first.nbytes < _WORTH_SHARING:
-        return torch.stack(tensors)
-    storage = torch.UntypedStorage._new_shared(len(tensors) * first.nbytes)
-    shape = (len(tensors), *first.shape)
-    out = torch.empty(0, dtype=first.dtype).set_(storage, 0, shape)  # pyright: ignore[reportCallIssue]
-    return torch.stack(tensors, out=out)
 
 
 def mixes(data: Data) -> bool:

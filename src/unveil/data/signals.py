@@ -195,24 +195,33 @@ def signal_of(paths: Sequence[str | os.PathLike[str]]) -> str:
     return max(files, key=files.__getitem__)
 
 
-def to_input(x: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """A sample as a network takes it: float32, normalised, channels first.
+def to_input(x: Tensor, mean: Sequence[float], std: Sequence[float], lead: int = 0) -> Tensor:
+    """Samples as a network takes them: float32, normalised, channels first. What is float32 is so already.
 
     Args:
-        x: uint8 [T,C,H,W] or [C,H,W]; float32 [C,N] or [1,L], which is so already.
+        x: uint8 [T,C,H,W] or [C,H,W]; float32 of any shape.
         mean, std: of each channel, on values in [0, 1].
+        lead: how many axes there are before those: 0 of a sample, 1 of a batch, 2 of a batch of several views.
 
     Returns:
-        float32 [C,T,H,W], [C,H,W], [C,N] or [1,L].
+        float32 [C,T,H,W], [C,H,W], or as it came, behind the leading axes; on the device of `x`.
     """
-    if x.dtype == torch.float32 and x.ndim == 2:
+    if x.dtype == torch.float32:
         return x.contiguous()
-    if x.dtype != torch.uint8 or x.ndim not in (3, 4):
-        raise ValueError(f"expected uint8 [T,C,H,W] or [C,H,W], or float32 [C,N], got {x.dtype} {tuple(x.shape)}")
-    scale = torch.tensor(std, dtype=torch.float32).mul(255).reciprocal().view(-1, 1, 1)
+    if x.dtype != torch.uint8 or x.ndim - lead not in (3, 4):
+        raise ValueError(f"expected uint8 [T,C,H,W] or [C,H,W], or float32, got {x.dtype} {tuple(x.shape[lead:])}")
+    scale = torch.tensor(std, dtype=torch.float32).mul(255).reciprocal().view(-1, 1, 1).to(x.device)
     shift = (torch.tensor(mean, dtype=torch.float32) / torch.tensor(std, dtype=torch.float32)).view(-1, 1, 1)
-    clip = x if x.ndim == 4 else x[None]
-    out = torch.empty((clip.shape[1], clip.shape[0], *clip.shape[2:]))
-    for time, frame in enumerate(clip):  # one by one, they stay in the processor's cache
-        out[:, time].copy_(frame.contiguous()).mul_(scale).sub_(shift)
-    return out if x.ndim == 4 else out[:, 0]
+    shift = shift.to(x.device)
+    clips = x.reshape(-1, *([1] if x.ndim - lead == 3 else []), *x.shape[lead:])  # an image is a clip of one frame
+    count, frames, channels, *size = clips.shape
+    out = torch.empty((count, channels, frames, *size), device=x.device)
+    if x.is_cpu:
+        for clip, place in zip(clips, out, strict=True):
+            for time, frame in enumerate(clip):  # one by one, they stay in the processor's cache
+                place[:, time].copy_(frame.contiguous()).mul_(scale).sub_(shift)
+    else:
+        out.copy_(clips.transpose(1, 2)).mul_(scale[:, None]).sub_(shift[:, None])
+    if x.ndim - lead == 3:
+        out = out.squeeze(2)
+    return out.reshape(*x.shape[:lead], *out.shape[1:])

@@ -20,6 +20,8 @@ from unveil.errors import UserError
 if TYPE_CHECKING:
     from unveil.recipe import Data
 
+_WORTH_SHARING = 2**16  # bytes of a sample
+
 
 @runtime_checkable
 class SeveralStreams(Protocol):
@@ -56,14 +58,41 @@ def on_pictures(signal: Signal, x: Raw, change: Callable[[Tensor], Tensor]) -> R
 
 def prepared(data: Data, x: Raw) -> dict[str, Tensor]:
     """A sample as the signal reads it → its streams as the network takes them, with the transforms of evaluation."""
+    return as_input(data, transformed(data, x))
+
+
+def transformed(data: Data, x: Raw) -> dict[str, Tensor]:
+    """A sample as the signal reads it → its streams as the transforms of evaluation leave them."""
     for transform in data.evaluation:
         x = on_pictures(data.signal, x, transform)
-    return as_input(data, x)
+    return divided(data.signal, x)
 
 
-def as_input(data: Data, x: Raw) -> dict[str, Tensor]:
-    """A transformed sample → its streams as a network takes them: float32, normalised, channels first."""
-    return {key: to_input(part, data.mean, data.std) for key, part in divided(data.signal, x).items()}
+def as_input(data: Data, x: Raw, lead: int = 0) -> dict[str, Tensor]:
+    """Transformed samples → their streams as a network takes them: float32, normalised, channels first.
+
+    Args:
+        data: of the recipe.
+        x: one sample, or several that are stacked.
+        lead: how many axes there are before the sample's own.
+    """
+    return {key: to_input(part, data.mean, data.std, lead) for key, part in divided(data.signal, x).items()}
+
+
+def normalised(data: Data, x: Mapping[str, Any], batched: bool = True) -> dict[str, Any]:
+    """Training samples whose pictures are still bytes → as the network takes them; what is float32 already, and what is no stream
+    of the signal, stays as it is.
+
+    Args:
+        data: of the recipe.
+        x: of one sample or of a batch; uint8 [B,T,C,H,W], [B,C,H,W], with several views [B,V,…].
+        batched: whether it is of a batch.
+
+    Returns:
+        The same with float32 [B,C,T,H,W], [B,C,H,W], [B,V,…], on the device where they were.
+    """
+    lead = int(batched) + bool(data.views)
+    return {**x, **{key: to_input(x[key], data.mean, data.std, lead) for key in streams_in(data.signal) if key in x}}
 
 
 def crops_of(signal: Signal, x: Raw, crops: Callable[[Tensor], list[Tensor]]) -> list[Raw]:
@@ -111,7 +140,24 @@ def filling(data: Data, missing: str) -> Data:
 
 def stacked(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Samples → a batch, stream by stream."""
-    return {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+    return {key: stack([sample[key] for sample in samples]) for key in samples[0]}
+
+
+def stack(tensors: Sequence[Tensor]) -> Tensor:
+    """As `torch.stack`, each laid out in memory as the first one is; in a worker in the memory that it shares with this process's
+    parent, so that nothing is copied there once more."""
+    first = tensors[0]
+    shape = (len(tensors), *first.shape)
+    # Pictures are resized with their channels last: copied as they lie, they are copied in long runs.
+    strides = (first.numel(), *torch.empty_like(first, device="meta").stride())
+    if torch.utils.data.get_worker_info() is None or first.nbytes < _WORTH_SHARING:
+        out = torch.empty_strided(shape, strides, dtype=first.dtype)
+    else:
+        storage = torch.UntypedStorage._new_shared(len(tensors) * first.nbytes)
+        out = torch.empty(0, dtype=first.dtype).set_(storage, 0, shape, strides)  # pyright: ignore[reportCallIssue]
+    for place, tensor in zip(out, tensors, strict=True):
+        place.copy_(tensor)
+    return out
 
 
 def shapes_of(x: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

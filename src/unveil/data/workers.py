@@ -10,7 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from typing import Any
@@ -43,23 +43,30 @@ def num_workers(loader: Loader) -> int:
     return max(0, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1)  # torchrun's word for processes here
 
 
+LEARNING = (
+    "If memory ran out, lower --loader.workers or --loader.prefetch; if a file crashes the decoder, `unveil data check` finds it. "
+    "The same command goes on from the last checkpoint."
+)
+ANSWERING = (
+    "If memory ran out, lower --workers; if a file crashes the decoder, `unveil data check` finds it, and what it wrote leaves the "
+    "file out."
+)
+"""What to do when a worker has died."""
+
+
 @contextmanager
-def reporting_workers() -> Iterator[None]:
+def reporting_workers(advice: str = LEARNING) -> Iterator[None]:
     """Turn what PyTorch raises when a loader worker has died, wherever that interrupts, into an error meant for a person."""
     try:
         yield
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise _worker_died(error) from error
+        raise _worker_died(error, advice) from error
 
 
-def _worker_died(error: Exception) -> UserError:
-    return UserError(
-        f"a loader worker has died: {str(error).splitlines()[0].rstrip('. ')}. If memory ran out, lower --loader.workers or "
-        "--loader.prefetch; if a file crashes the decoder, `unveil data check` finds it. The same command goes on from "
-        "the last checkpoint."
-    )
+def _worker_died(error: Exception, advice: str) -> UserError:
+    return UserError(f"a loader worker has died: {str(error).splitlines()[0].rstrip('. ')}. {advice}")
 
 
 def _begin_worker(_number: int) -> None:
@@ -92,13 +99,14 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def load(batches: Dataset, chunks: Any, loader: Loader) -> Generator[Any, None, None]:
-    """`batches[chunk]` for each chunk, in order, computed ahead by workers, which live as long as this is read.
+def load(batches: Dataset, chunks: Any, loader: Loader, advice: str = LEARNING) -> Generator[Any, None, None]:
+    """`batches[chunk]` for each chunk, in order, computed ahead by workers, which begin at once and live as long as this is read.
 
     Args:
-        batches: chunk → batch, or a `Failure`, whose error is raised.
-        chunks: iterable, may be endless.
+        batches: chunk → batch, or a `Failure`, whose error is raised; or, without chunks, an `IterableDataset` of them.
+        chunks: iterable, may be endless; None for what is iterated by itself.
         loader: how many workers, and how far ahead.
+        advice: for the case that a worker dies.
 
     Raises:
         UserError: a worker died, or failed.
@@ -120,23 +128,31 @@ def load(batches: Dataset, chunks: Any, loader: Loader) -> Generator[Any, None, 
         before = set(multiprocessing.active_children())
         arriving: Any = iter(loading)
         crew = set(multiprocessing.active_children()) - before
+    following = _arriving(arriving, crew, advice)
+    next(following)  # from here on closing it ends the workers, whether or not it is read
+    return following
+
+
+def _arriving(batches: Any, crew: set[Any], advice: str) -> Generator[Any, None, None]:
     try:
-        for batch in arriving:
+        yield None
+        for batch in batches:
             if isinstance(batch, Failure):
                 raise batch.error
             yield batch
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
-        raise _worker_died(error) from error
+        raise _worker_died(error, advice) from error
     except (OSError, EOFError) as error:  # a batch is fetched from the worker itself, which may be gone by then
         gone = next((worker for worker in crew if worker.join(1) or worker.exitcode), None)
         if gone is None:
             raise
-        raise _worker_died(OSError(f"DataLoader worker (pid {gone.pid}) ended with {gone.exitcode}")) from error
+        raise _worker_died(OSError(f"DataLoader worker (pid {gone.pid}) ended with {gone.exitcode}"), advice) from error
     finally:
-        # Left to the garbage collector (a traceback may hold `arriving`), the workers would live until the process ends.
-        if workers:
-            arriving._shutdown_workers()
+        # Left to the garbage collector (a traceback may hold `batches`), the workers would live until the process ends.
+        if crew:
+            with suppress(RuntimeError):  # a worker has died: of this loader or of another one
+                batches._shutdown_workers()
         for worker in crew:
             worker.kill()  # a decoder that hangs does not hear that it is to stop

@@ -200,7 +200,7 @@ def _read(
         if isinstance(item, BadFile):
             bad.append(item.error)
             continue
-        sample = {key: x[0] for key, x in item.x.items()}
+        sample = {key: x[0] for key, x in item.on(torch.device("cpu"), data).items()}
         if shapes_of(sample) != shapes:
             there, wanted = (
                 ", ".join(str(list(shape)) for shape in one.values()) for one in (shapes_of(sample), shapes)

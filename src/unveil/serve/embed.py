@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unveil.data.workers import ANSWERING, reporting_workers
 from unveil.encoders import shown
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
@@ -50,6 +51,7 @@ def embedded(
     hop: float | None = None,
     batch: int = 8,
     use: str | None = None,
+    workers: int = 0,
 ) -> Iterator[Embedded | BadFile]:
     """The stream behind `embed`, `embeddings` and `search`; arguments as for `embed`."""
     key, encoder, data = run.tower(use or own_tower(run, layer, pool))
@@ -59,12 +61,12 @@ def embedded(
         raise UserError(
             f"--pool shared: only of the output of a tower that shares its space with others (clip, flip, mavil){there}."
         )
-    for item in stream(data, paths, hop, batch):
+    for item in stream(data, paths, hop, batch, workers):
         if isinstance(item, BadFile):
             yield item
             continue
         with torch.inference_mode():
-            x = shown(encoder, {name: part.to(run.device) for name, part in item.x.items()}, key)
+            x = shown(encoder, item.on(run.device, data), key)
             if pool == SHARED:
                 found = run.objective.features(key, x)  # pyright: ignore[reportCallIssue]
             else:
@@ -114,6 +116,7 @@ def embeddings(
     hop: float | None = None,
     batch: int = 8,
     use: str | None = None,
+    workers: int = 0,
 ) -> np.ndarray:
     """Embeddings as an array, one row for every window of every file, in order. Arguments as for `embed`.
 
@@ -124,7 +127,7 @@ def embeddings(
         UserError: also for a file that cannot be read.
     """
     rows = []
-    for item in embedded(run, paths, layer, pool, hop, batch, use):
+    for item in embedded(run, paths, layer, pool, hop, batch, use, workers):
         if isinstance(item, BadFile):
             raise UserError(item.error)
         rows.append(item.x.numpy())
@@ -142,6 +145,7 @@ def embed(
     overwrite: bool = False,
     quiet: bool = True,
     use: str | None = None,
+    workers: int = 0,
 ) -> Path:
     """Embed files and folders into a folder that `search` reads.
 
@@ -162,6 +166,7 @@ def embed(
         overwrite: replace the index that is there.
         quiet: do not print files that could not be read, nor the count at the end.
         use: the tower, by its name; None for `own_tower`.
+        workers: processes that read ahead of the network, where there are many files; -1 for one per core, less one.
 
     Returns:
         The folder of the index.
@@ -184,9 +189,13 @@ def embed(
     pending: list[Embedded] = []
     writer = None
     try:
-        with replacing(out / VECTORS) as vectors, replacing(out / EMBEDDINGS) as temporary:
+        with (
+            reporting_workers(ANSWERING),
+            replacing(out / VECTORS) as vectors,
+            replacing(out / EMBEDDINGS) as temporary,
+        ):
             try:
-                for item in embedded(run, paths, layer, pool, hop, batch, use):
+                for item in embedded(run, paths, layer, pool, hop, batch, use, workers):
                     if isinstance(item, BadFile):
                         bad.append({"path": _absolute(item.path), "error": item.error})
                         if not quiet:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 import torch
 
 from unveil.data.streams import filling
+from unveil.data.workers import ANSWERING, reporting_workers
 from unveil.errors import UserError
 from unveil.evaluation.accuracy import classifier_key
 from unveil.evaluation.report import cell
@@ -28,6 +29,7 @@ def predict(
     hop: float | None = None,
     batch: int = 8,
     missing: Literal["drop", "blank"] | None = None,
+    workers: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Classes of files and folders: one row for each window of a video, one for an image.
 
@@ -38,6 +40,7 @@ def predict(
         hop: seconds between windows; None for windows that touch.
         batch: windows through the network at once.
         missing: what becomes of clips without a sound track; None for what the run's recipe says.
+        workers: processes that read ahead of the network; -1 for one per core, less one.
 
     Yields:
         Rows with `path`, `start`, `end` (seconds; None for images) and `top`, a list of (class, probability), best first;
@@ -53,16 +56,17 @@ def predict(
     classes = run.trained_classes()
     top = min(top, len(classes))
     data = run.recipe.data if missing is None else filling(run.recipe.data, missing)
-    for item in stream(data, paths, hop, batch):
-        if isinstance(item, BadFile):
-            yield {"path": item.path, "error": item.error}
-            continue
-        with torch.inference_mode():
-            logits = run.objective.logits({key: x.to(run.device) for key, x in item.x.items()}).float()  # pyright: ignore[reportCallIssue]
-            best, which = (logits.sigmoid() if multi_label else logits.softmax(1)).topk(top, dim=1)
-        for window, p, c in zip(item.windows, best.tolist(), which.tolist(), strict=True):
-            answer = [(classes[i], probability) for i, probability in zip(c, p, strict=True)]
-            yield {"path": window.path, "start": window.start, "end": window.end, "top": answer}
+    with reporting_workers(ANSWERING):
+        for item in stream(data, paths, hop, batch, workers):
+            if isinstance(item, BadFile):
+                yield {"path": item.path, "error": item.error}
+                continue
+            with torch.inference_mode():
+                logits = run.objective.logits(item.on(run.device, data)).float()  # pyright: ignore[reportCallIssue]
+                best, which = (logits.sigmoid() if multi_label else logits.softmax(1)).topk(top, dim=1)
+            for window, p, c in zip(item.windows, best.tolist(), which.tolist(), strict=True):
+                answer = [(classes[i], probability) for i, probability in zip(c, p, strict=True)]
+                yield {"path": window.path, "start": window.start, "end": window.end, "top": answer}
 
 
 def write_rows(rows: Iterable[dict[str, Any]], path: Path | str) -> None:

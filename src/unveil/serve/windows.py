@@ -6,14 +6,16 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from unveil.data import manifest_file
 from unveil.data.listing import list_files
 from unveil.data.manifest import Manifest
-from unveil.data.streams import prepared, shapes_of, stacked
+from unveil.data.streams import as_input, shapes_of, stacked
 from unveil.errors import UserError
 from unveil.recipe import Data
+from unveil.serve.reading import read
 
 
 class Window(NamedTuple):
@@ -32,10 +34,14 @@ class BadFile(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Windows and their normalised signal, stream by stream: {"video": [B,C,T,H,W]}, {"image": [B,C,H,W]} …"""
+    """Windows and their signal, stream by stream, not yet normalised: {"video": uint8 [B,T,C,H,W]}, {"audio": float32 [B,1,L]} …"""
 
     windows: list[Window]
     x: dict[str, Tensor]
+
+    def on(self, device: torch.device, data: Data) -> dict[str, Tensor]:
+        """The signal as a network takes it, on its device: {"video": float32 [B,C,T,H,W]} …"""
+        return as_input(data, {key: x.to(device) for key, x in self.x.items()}, lead=1)
 
 
 def files(paths: Iterable[Path | str], suffixes: Collection[str]) -> list[Path | BadFile]:
@@ -70,17 +76,20 @@ def files(paths: Iterable[Path | str], suffixes: Collection[str]) -> list[Path |
     return list(dict.fromkeys(found))
 
 
-def stream(data: Data, paths: Sequence[Path | str], hop: float | None, batch: int) -> Iterator[Batch | BadFile]:
+def stream(
+    data: Data, paths: Sequence[Path | str], hop: float | None, batch: int, workers: int = 0
+) -> Iterator[Batch | BadFile]:
     """Cut files into windows, prepare them as in evaluation, and stack them across files.
 
     In the order of the files. A file that fails in the middle yields the windows before, then `BadFile`. Windows of other shapes
     than those before (of an image after clips) begin a batch of their own.
 
     Args:
-        data: of the recipe: its signal cuts, its evaluation transforms and normalisation prepare.
+        data: of the recipe: its signal cuts, its evaluation transforms prepare.
         paths: files and folders.
         hop: seconds from one window to the next; None for windows that touch.
         batch: windows at once.
+        workers: processes that read ahead, see `read`; they change nothing.
 
     Raises:
         UserError: see `files`; or `hop` or `batch` that is not positive.
@@ -89,36 +98,36 @@ def stream(data: Data, paths: Sequence[Path | str], hop: float | None, batch: in
         raise UserError(f"--hop {hop}: windows must move on; give seconds above 0")
     if batch < 1:
         raise UserError(f"--batch {batch}: at least 1")
+    found = files(paths, data.signal.suffixes)
+    readable = [path for path in found if not isinstance(path, BadFile)]
+    arriving = read(data, readable, hop, batch, workers)
     windows: list[Window] = []
     inputs: list[dict[str, Tensor]] = []
-    for path in files(paths, data.signal.suffixes):
-        bad = path if isinstance(path, BadFile) else None
-        pieces = iter(()) if isinstance(path, BadFile) else iter(data.signal.windows(path, hop))
-        while True:
-            try:
-                piece = next(pieces, None)
-            except (UserError, OSError) as error:
-                bad = BadFile(str(path), str(error))
-                break
-            if piece is None:
-                break
-            start, end, x = piece
-            x = prepared(data, x)
-            if inputs and shapes_of(x) != shapes_of(inputs[-1]):
-                yield Batch(windows, stacked(inputs))
-                windows, inputs = [], []
-            windows.append(Window(str(path), start, end))
-            inputs.append(x)
-            if len(windows) == batch:
-                yield Batch(windows, stacked(inputs))
-                windows, inputs = [], []
-        if bad is not None:
-            if windows:  # what came before the failure is answered before it
-                yield Batch(windows, stacked(inputs))
-                windows, inputs = [], []
-            yield bad
-    if windows:
-        yield Batch(windows, stacked(inputs))
+    try:
+        for path in found:
+            bad = path if isinstance(path, BadFile) else None
+            while bad is None:
+                item = next(arriving)
+                if item.x is None:
+                    bad = BadFile(str(path), item.error) if item.error else None
+                    break
+                if inputs and shapes_of(item.x) != shapes_of(inputs[-1]):
+                    yield Batch(windows, stacked(inputs))
+                    windows, inputs = [], []
+                windows.append(Window(str(path), item.start, item.end))
+                inputs.append(item.x)
+                if len(windows) == batch:
+                    yield Batch(windows, stacked(inputs))
+                    windows, inputs = [], []
+            if bad is not None:
+                if windows:  # what came before the failure is answered before it
+                    yield Batch(windows, stacked(inputs))
+                    windows, inputs = [], []
+                yield bad
+        if windows:
+            yield Batch(windows, stacked(inputs))
+    finally:
+        arriving.close()
 
 
 def clock(start: float | None, end: float | None) -> str:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from unveil.data import Dataset, Manifest, TrainingOrder, sample_seed, training_batches
+from unveil.data import Dataset, Manifest, TrainingOrder, normalised, sample_seed, training_batches
 from unveil.data.workers import reporting_workers
 from unveil.errors import UserError
 from unveil.flags import build
 from unveil.layers import seed_dropout
-from unveil.recipe import Recipe
+from unveil.recipe import Data, Recipe
 from unveil.run import WEIGHTS, choose_device, load
 from unveil.storage import write_json
 from unveil.training import checkpoint, nonfinite, opening, processes, statistics
@@ -207,7 +207,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
             objective.before_step(step / total)
             seeds = [sample_seed(plan.seed, step, rank, number) for number in range(len(chunks))]
             moving = statistics.copies(objective)
-            numbers, losses = _backward(fabric, model, chunks, seeds, batch)
+            numbers, losses = _backward(fabric, model, chunks, seeds, batch, data)
             norm: Any = nn.utils.clip_grad_norm_(objective.parameters(), recipe.clip_gradient or math.inf)
             norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
             taken = nonfinite.Step(step + 1, total, batch, numbers["loss"], norm, rate, losses, seeds)
@@ -216,7 +216,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
                 statistics.put_back(objective, moving)
                 weights = checkpoint.weights_of(objective)
                 case = nonfinite.Case(
-                    taken, chunks, manifest, objective, weights if first else None,
+                    taken, [normalised(data, chunk) for chunk in chunks], manifest, objective, weights if first else None,
                     fabric.strategy.precision.precision, fabric.device, rank, world,
                 )  # fmt: skip
                 error = nonfinite.keep(plan.out, case)
@@ -247,7 +247,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
             if monitor.due(step + 1):
                 shown = average.module if average is not None else objective
                 ahead = training_batches(dataset, order, loader, step + 1, micro, rank, world)
-                statistics.renew(fabric, shown, ahead, min(recipe.precise_bn, order.steps_per_epoch))
+                statistics.renew(fabric, shown, data, ahead, min(recipe.precise_bn, order.steps_per_epoch))
                 with processes.gathered(shown):
                     numbers.update(monitor.measure(shown, fabric.device))
                 if fabric.broadcast(best.better(numbers)):
@@ -275,7 +275,7 @@ def _steps(fabric: Fabric, plan: Plan, stop: Stop, manifest: Manifest, held_out:
 
 
 def _backward(
-    fabric: Fabric, model: Any, chunks: list[dict[str, Any]], seeds: list[int], batch: int
+    fabric: Fabric, model: Any, chunks: list[dict[str, Any]], seeds: list[int], batch: int, data: Data
 ) -> tuple[dict[str, float], list[float]]:
     """Gradients of the mean over the whole batch, whatever its division into micro-batches and processes.
 
@@ -285,7 +285,8 @@ def _backward(
     totals: dict[str, torch.Tensor] = {}
     losses: list[torch.Tensor] = []
     for number, chunk in enumerate(chunks):
-        chunk = {name: fabric.to_device(value) if name != "bad" else value for name, value in chunk.items()}
+        there = {name: fabric.to_device(value) if name != "bad" else value for name, value in chunk.items()}
+        chunk = normalised(data, there)
         share = len(chunk["seed"]) / batch
         seed_dropout(model, chunk["seed"])
         torch.manual_seed(seeds[number])

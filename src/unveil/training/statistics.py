@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from unveil.data.streams import normalised
 from unveil.layers import statistics_kept
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from unveil.recipe import Data
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
@@ -39,7 +42,9 @@ class _Moments:
 
 
 @torch.no_grad()
-def renew(fabric: Fabric, network: nn.Module, steps: Generator[list[dict[str, Any]], None, None], count: int) -> None:
+def renew(
+    fabric: Fabric, network: nn.Module, data: Data, steps: Generator[list[dict[str, Any]], None, None], count: int
+) -> None:
     """Replace running statistics by those of `count` steps' training batches, of all processes together.
 
     A moving average lags behind the weights and hangs on the last few batches; these are the population's, each layer's input
@@ -49,6 +54,7 @@ def renew(fabric: Fabric, network: nn.Module, steps: Generator[list[dict[str, An
     Args:
         fabric: knows the device and the other processes.
         network: an objective; also one that is divided.
+        data: of the recipe.
         steps: micro-batches of training, step by step; closed here.
         count: steps that are looked at.
     """
@@ -65,7 +71,8 @@ def renew(fabric: Fabric, network: nn.Module, steps: Generator[list[dict[str, An
             try:
                 for _ in range(count):
                     for batch in next(steps):
-                        network({key: fabric.to_device(x) for key, x in batch.items() if isinstance(x, Tensor)})
+                        there = {key: fabric.to_device(x) for key, x in batch.items() if isinstance(x, Tensor)}
+                        network(normalised(data, there))
             finally:
                 for hook in hooks:
                     hook.remove()

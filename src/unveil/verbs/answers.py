@@ -76,6 +76,7 @@ def evaluate(
     from dataclasses import replace
 
     from unveil.data import Dataset, Manifest, complete, evaluation_batches, filling
+    from unveil.data.workers import ANSWERING, reporting_workers
     from unveil.evaluation import EVALUATORS, Subject
     from unveil.evaluation.accuracy import classifier_key
     from unveil.evaluation.halves import framed, halves
@@ -136,7 +137,8 @@ def evaluate(
         options["pool"] = pool
     if by in ("linear", "attentive"):
         options["seed"] = seed
-    result = EVALUATORS[by](subject, batches(known) if by != "accuracy" else None, batches(asked), **options)
+    with reporting_workers(ANSWERING):
+        result = EVALUATORS[by](subject, batches(known) if by != "accuracy" else None, batches(asked), **options)
     result.bad = bad + result.bad
     return _told(result, Path(out) if out else run.path / "evaluate", asked.column("path"), quiet)
 
@@ -166,6 +168,7 @@ def predict(
     out: str | Path | None = None,
     missing: Literal["drop", "blank"] | None = None,
     batch: int = 8,
+    workers: int = -1,
     weights: str = "last",
     device: str = "auto",
     quiet: bool = False,
@@ -181,6 +184,7 @@ def predict(
         missing: what becomes of clips without a sound track: drop says so in their place, blank takes silence; as in training by
             default.
         batch: windows that go through the network at once.
+        workers: processes that decode, where there are many files; -1 for one per core, less one.
         weights: last, or best on the held-out data of the training.
         device: auto, cpu, cuda or mps.
         quiet: print no table.
@@ -193,7 +197,13 @@ def predict(
 
     rows = print_rows(
         rows_of(
-            _open(run, device, weights), [Path(path) for path in paths], top=top, hop=hop, batch=batch, missing=missing
+            _open(run, device, weights),
+            [Path(path) for path in paths],
+            top=top,
+            hop=hop,
+            batch=batch,
+            missing=missing,
+            workers=workers,
         ),
         quiet=quiet,
     )
@@ -212,6 +222,7 @@ def embed(
     hop: float | None = None,
     use: str | None = None,
     batch: int = 8,
+    workers: int = -1,
     weights: str = "last",
     device: str = "auto",
     overwrite: bool = False,
@@ -230,6 +241,7 @@ def embed(
         use: of a run of several streams the encoder: video, audio or both; where two share a space (mavil) video by default,
             otherwise both.
         batch: windows that go through the network at once.
+        workers: processes that decode, where there are many files; -1 for one per core, less one.
         weights: last, or best on the held-out data of the training.
         device: auto, cpu, cuda or mps.
         overwrite: replace an index that is there.
@@ -239,7 +251,7 @@ def embed(
 
     return write_index(
         _open(run, device, weights), paths_of(data), Path(out), layer=layer, pool=pool, hop=hop, batch=batch,
-        overwrite=overwrite, quiet=quiet, use=use,
+        overwrite=overwrite, quiet=quiet, use=use, workers=workers,
     )  # fmt: skip
 
 
