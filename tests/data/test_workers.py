@@ -1,11 +1,14 @@
 """The ends of loader workers."""
 
+import resource
 import threading
 
 import pytest
 import torch
 
-from unveil.data.workers import load
+from unveil.data.streams import stack
+from unveil.data.workers import Failure, load
+from unveil.errors import UserError
 from unveil.recipe import Loader
 
 
@@ -31,3 +34,23 @@ def _compute():
 def test_workers_end_quietly(method):
     arriving = list(load(_Busy(), range(5), Loader(workers=1, start_method=method)))
     assert [batch[0].item() for batch in arriving] == [0, 1, 2, 3, 4]
+
+
+class _NoRoom(torch.utils.data.Dataset):
+    """Its workers may not write files, which for the kernel are what processes share, too."""
+
+    def __init__(self, stacked: bool):
+        self.stacked = stacked
+
+    def __getitem__(self, index):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        try:
+            return {"x": stack([torch.zeros(3)] * 2) if self.stacked else torch.zeros(3), "bad": [("a", "b")]}
+        except UserError as error:
+            return Failure(error)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_no_room_to_hand_over_is_said_and_not_waited_for(stacked):
+    with pytest.raises(UserError, match=r"no room in the memory that processes share: .*File too large.*--workers 0"):
+        list(load(_NoRoom(stacked), range(2), Loader(workers=1, start_method="fork")))

@@ -130,14 +130,13 @@ def test_no_room_for_what_the_other_verbs_write(base, clips, whole):
     if hasattr(sys.modules.get("torch.distributed.nn.jit.instantiator"), "_write"):  # 2.6 does
         pytest.skip("this PyTorch writes a file whenever it is imported, for which there is no room either")
     output = base / "others.txt"
+    embed = ["embed", str(base / "whole"), "--data", str(clips), "--out", str(base / "index")]
     for number, (argv, name) in enumerate(
         [
             (["data", "check", str(clips), "--out", str(base / "m.parquet")], "m.parquet"),
-            # In this process: memory that is shared with others is a file for the kernel, too.
-            (
-                ["embed", str(base / "whole"), "--data", str(clips), "--out", str(base / "index"), "--workers", "0"],
-                "index",
-            ),
+            ([*embed, "--workers", "0"], "index"),
+            # Memory that processes share is a file for the kernel, too: no room for it, either, and nobody waits for ever.
+            ([*embed, "--workers", "1"], "memory that processes share"),
             (["report", str(base / "whole"), "--out", str(base / "page.html")], "page.html"),
         ]
     ):

@@ -146,13 +146,13 @@ class _Batches(torch.utils.data.Dataset):
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
-        self.bytes = dataset.training and not mixes(dataset.data)
+        # Mixing needs numbers, as evaluation does; all else travels as bytes, a quarter of the memory.
+        as_bytes = dataset.training and not mixes(dataset.data)
+        self.read = dataset.unnormalised if as_bytes else dataset.__getitem__
 
     def __getitem__(self, keys: list[Key]) -> Batch | Failure:
         try:
-            # Mixing needs numbers, as evaluation does; all else travels as bytes, a quarter of the memory.
-            read = self.dataset.unnormalised if self.bytes else self.dataset.__getitem__
-            samples = [sample for key in keys for sample in read(key)]
+            samples = [sample for key in keys for sample in self.read(key)]
             batch = collate(samples, streams_in(self.dataset.data.signal))
             return mix(batch, self.dataset) if self.dataset.training else batch
         except UserError as error:

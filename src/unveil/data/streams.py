@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from unveil.data import shared_memory
 from unveil.data.signal import Raw, Signal
 from unveil.data.signals import to_input
 from unveil.errors import UserError
 
 if TYPE_CHECKING:
     from unveil.recipe import Data
-
-_WORTH_SHARING = 2**16  # bytes of a sample
 
 
 @runtime_checkable
@@ -144,17 +143,11 @@ def stacked(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def stack(tensors: Sequence[Tensor]) -> Tensor:
-    """As `torch.stack`, each laid out in memory as the first one is; in a worker in the memory that it shares with this process's
-    parent, so that nothing is copied there once more."""
+    """As `torch.stack`, each laid out in memory as the first one is; of a worker in the memory that it shares."""
     first = tensors[0]
-    shape = (len(tensors), *first.shape)
     # Pictures are resized with their channels last: copied as they lie, they are copied in long runs.
-    strides = (first.numel(), *torch.empty_like(first, device="meta").stride())
-    if torch.utils.data.get_worker_info() is None or first.nbytes < _WORTH_SHARING:
-        out = torch.empty_strided(shape, strides, dtype=first.dtype)
-    else:
-        storage = torch.UntypedStorage._new_shared(len(tensors) * first.nbytes)
-        out = torch.empty(0, dtype=first.dtype).set_(storage, 0, shape, strides)  # pyright: ignore[reportCallIssue]
+    strides = torch.empty_like(first, device="meta").stride()
+    out = shared_memory.empty((len(tensors), *first.shape), (first.numel(), *strides), first.dtype)
     for place, tensor in zip(out, tensors, strict=True):
         place.copy_(tensor)
     return out

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from unveil.data import shared_memory
 from unveil.errors import UserError
 from unveil.recipe import Loader
 
@@ -31,7 +32,11 @@ class Failure:
         self.error = error
 
 
-def _as_is(batch: Any) -> Any:
+def _handed_over(batch: Any) -> Any:
+    try:
+        shared_memory.share(batch)
+    except UserError as error:
+        return Failure(error)
     return batch
 
 
@@ -121,7 +126,9 @@ def load(batches: Dataset, chunks: Any, loader: Loader, advice: str = LEARNING) 
             "multiprocessing_context": loader.start_method or None,
             "worker_init_fn": _begin_worker,
         }
-    loading = DataLoader(batches, batch_size=None, sampler=chunks, collate_fn=_as_is, num_workers=workers, **options)
+    loading = DataLoader(
+        batches, batch_size=None, sampler=chunks, collate_fn=_handed_over, num_workers=workers, **options
+    )
     with warnings.catch_warnings():
         # Python 3.12 warns that forking a process with threads may deadlock; the workers use none of PyTorch's threads.
         warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork.*", category=DeprecationWarning)

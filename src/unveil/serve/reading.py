@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unveil.data.streams import shapes_of, stacked, transformed
-from unveil.data.workers import ANSWERING, load, num_workers
+from unveil.data.workers import ANSWERING, Failure, load, num_workers
 from unveil.errors import UserError
 from unveil.recipe import Data, Loader
 
@@ -53,7 +53,7 @@ def read(data: Data, files: Sequence[Path], hop: float | None, batch: int, worke
         workers: processes; -1 for one per core, less one. Few files are read in this process.
 
     Raises:
-        UserError: a worker died.
+        UserError: a worker died, or has no room to hand over what it read.
     """
     numbered = list(enumerate(files))
     count = min(num_workers(Loader(workers=workers)), len(files) // FILES)
@@ -93,7 +93,13 @@ class _Ahead(torch.utils.data.IterableDataset):
     def __init__(self, data: Data, files: Sequence[Numbered], hop: float | None, batch: int):
         self.data, self.files, self.hop, self.batch = data, files, hop, batch
 
-    def __iter__(self) -> Iterator[Part]:
+    def __iter__(self) -> Iterator[Part | Failure]:
+        try:
+            yield from self._parts()
+        except UserError as error:
+            yield Failure(error)
+
+    def _parts(self) -> Iterator[Part]:
         heads: list[Read] = []
         inputs: list[dict[str, Tensor]] = []
         for item in _windows(self.data, self.files, self.hop):

@@ -285,8 +285,7 @@ def _backward(
     totals: dict[str, torch.Tensor] = {}
     losses: list[torch.Tensor] = []
     for number, chunk in enumerate(chunks):
-        there = {name: fabric.to_device(value) if name != "bad" else value for name, value in chunk.items()}
-        chunk = normalised(data, there)
+        chunk = processes.on_device(fabric, data, chunk)
         share = len(chunk["seed"]) / batch
         seed_dropout(model, chunk["seed"])
         torch.manual_seed(seeds[number])

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
+from unveil.data.streams import normalised
 from unveil.errors import UserError
 from unveil.fabric import import_fabric
 from unveil.training.guards import Stop
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from unveil.recipe import Data
 
 GRACE_SECONDS = 20
 """How long the other processes may take to end by themselves when one has failed."""
@@ -248,6 +251,12 @@ def gathered(network: nn.Module) -> Iterator[None]:
     finally:
         for shard in shards:
             shard.reshard()
+
+
+def on_device(fabric: Fabric, data: Data, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """A micro-batch of the loader → on the device, as the network takes it."""
+    there = {name: fabric.to_device(x) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
+    return normalised(data, there)
 
 
 def any_of(fabric: Fabric, *flags: bool) -> list[bool]:

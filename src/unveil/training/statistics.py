@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unveil.data.streams import normalised
 from unveil.layers import statistics_kept
+from unveil.training import processes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -71,8 +71,7 @@ def renew(
             try:
                 for _ in range(count):
                     for batch in next(steps):
-                        there = {key: fabric.to_device(x) for key, x in batch.items() if isinstance(x, Tensor)}
-                        network(normalised(data, there))
+                        network(processes.on_device(fabric, data, batch))
             finally:
                 for hook in hooks:
                     hook.remove()
