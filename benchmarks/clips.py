@@ -87,7 +87,7 @@ def drawn(data: Data, path: Path, seed: int) -> Case:
         generator = torch.Generator().manual_seed(seed)
         assert isinstance(data.signal, Video)
         times = data.signal.clip.times(0.0, video.duration, video.fps, generator)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     box = cropper(data).box(HEIGHT, WIDTH)
     return Case(str(path), seed, [int(time_ * FPS) for time_ in times], box)
 
@@ -97,7 +97,7 @@ def drawn(data: Data, path: Path, seed: int) -> Case:
 
 def own_clip(data: Data, case: Case) -> Tensor:
     crop = cropper(data)
-    torch.manual_seed(case.seed)
+    torch.default_generator.manual_seed(case.seed)  # as the loader does: no device is asked whether it is there
     generator = torch.Generator().manual_seed(case.seed)
     frames = data.signal.read(Row(case.path), generator, crop.box)
     assert isinstance(frames, Tensor)

@@ -70,17 +70,12 @@ def packets_of(container: InputContainer, stream: Any, path: str) -> Iterator[An
     """The packets of a stream from where the file stands; the last is empty, and empties the decoder."""
     packets = container.demux(stream)
     try:
-        while True:
-            try:
-                with reported(path):
-                    packet = next(packets, None)
-            except IndexError:
-                # PyAV stumbles over streams that appeared on the way, at the end: ours is flushed by then.
-                return
-            if packet is None:
-                return
-            if packet.size or packet.dts is None:  # an empty one on the way would mean the end to the decoder
-                yield packet
+        with reported(path):
+            for packet in packets:
+                if packet.size or packet.dts is None:  # an empty one on the way would mean the end to the decoder
+                    yield packet
+    except IndexError:
+        return  # PyAV stumbles over streams that appeared on the way, at the end: ours is flushed by then
     finally:
         # PyAV's generators do not clean up when they are merely dropped: 150 bytes for each file not read to its end.
         packets.close()  # pyright: ignore[reportAttributeAccessIssue] (declared as an iterator)

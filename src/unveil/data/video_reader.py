@@ -165,21 +165,21 @@ class VideoReader(VideoFile):
             raise UnclearError
 
     def _decoded(self, packets: Iterable[Packet | None], lookahead: Lookahead[Packet]) -> Iterator[Shown]:
-        for packet in packets:
-            with self._reported():
+        with self._reported():
+            for packet in packets:
                 frames = packet.decode() if packet is not None else self._stream.decode(None)
-            if packet is None:
-                self._stream.codec_context.flush_buffers()
-            for frame in frames:
-                if not lookahead.wanted:
-                    break
-                pts, moments = lookahead.wanted[0]
-                if frame.pts is None or frame.pts > pts:
-                    raise UnclearError
-                if frame.pts == pts:
-                    lookahead.wanted.popleft()
-                    for time in moments:
-                        yield time, frame
+                if packet is None:
+                    self._stream.codec_context.flush_buffers()
+                for frame in frames:
+                    if not lookahead.wanted:
+                        break
+                    pts, moments = lookahead.wanted[0]
+                    if frame.pts is None or frame.pts > pts:
+                        raise UnclearError
+                    if frame.pts == pts:
+                        lookahead.wanted.popleft()
+                        for time in moments:
+                            yield time, frame
 
     # ---- the same by decoding everything
 
