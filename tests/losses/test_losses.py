@@ -47,3 +47,43 @@ def test_the_loss_of_a_classifier() -> None:
     assert isinstance(loss, partial)
     expected = cross_entropy(LOGITS, torch.tensor([0, 1]), smoothing=0.1)
     assert torch.equal(loss(LOGITS, torch.tensor([0, 1])), expected)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 5), (4, 1, 7), (40, 1000, 500)])
+def test_mse_and_its_gradient_are_pytorchs(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = (torch.randn(shape, generator=generator) for _ in range(2))
+    own, theirs = prediction.clone().requires_grad_(), prediction.clone().requires_grad_()
+    loss, expected = mse(own, target), torch.nn.functional.mse_loss(theirs, target)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    (loss * 3).backward()
+    (expected * 3).backward()
+    assert own.grad is not None
+    assert theirs.grad is not None
+    torch.testing.assert_close(own.grad, theirs.grad, rtol=1e-6, atol=0)
+
+
+def test_mse_keeps_its_arguments_and_refuses_what_it_would_get_wrong() -> None:
+    prediction, target = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([0.0, 0.5])
+    loss = mse(prediction, target)
+    loss.backward(retain_graph=True)
+    assert (prediction.tolist(), target.tolist()) == ([1.0, 2.0], [0.0, 0.5])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        (again,) = torch.autograd.grad(mse(prediction, target), prediction, create_graph=True)
+        again.sum().backward()
+    with pytest.raises(ValueError, match="shape"):
+        mse(prediction, target[:, None])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_mse_of_numbers_that_are_none(value: float) -> None:
+    assert not mse(torch.tensor([1.0, value]), torch.zeros(2)).isfinite()
+
+
+def test_mse_under_autocast_is_as_without() -> None:
+    prediction, target = torch.tensor([[1.003, 2.0]]).bfloat16(), torch.tensor([[0.1234567, 0.5]])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mse(prediction, target).item() == mse(prediction.float(), target).item()
+    assert mse(prediction, target).item() == mse(prediction.float(), target).item()

@@ -82,10 +82,11 @@ class Pixels:
             return standardized(self._patches(batch, grid, indices), inside=True)
         # What undoes the signal's normalisation shifts and scales a channel: all that is left of it is its share of epsilon.
         # Channel by channel is how the patches lie in memory: nothing is copied until they are standardised.
-        patches = self._cells(batch, grid, indices).movedim(-1, 2).flatten(3)
+        patches = self._cells(batch, grid, indices).movedim(-1, 2).flatten(3).contiguous()
         unit = 1.0 if self.std is None else patches.new_tensor(self.std)[:, None]
         rows = standardized(patches, inside=self.normalize == "channel variance", unit=unit)
-        return rows.transpose(-1, -2).flatten(-2)
+        # Into the memory of the patches, which are a copy: new memory would cost more than the copying.
+        return patches.view(rows.mT.shape).copy_(rows.mT).flatten(-2)
 
     def signal(self, batch: Mapping[str, Tensor], grid: Sequence[int]) -> Tensor:
         """The part of the signal that is predicted [B, C, *S], in the batch's normalised units."""
