@@ -97,19 +97,20 @@ def backward(network: nn.Module, x: Tensor) -> None:
 def in_turn(
     run: Callable[[nn.Module, Tensor], None], networks: dict[str, nn.Module], x: Tensor, rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of each network in each round, every second round the other way round: whoever follows finds memory as the one before
-    left it. The first round warms up and does not count."""
+    """Seconds of each network in each round, every second round the other way round. What is timed follows a run of the same network,
+    which is not: otherwise it would find memory and caches as another one left them, and those at the ends would follow themselves."""
     times: dict[str, list[float]] = {name: [] for name in networks}
     # One thread's own time does not count what other work takes of the machine.
     clock = time.process_time if not x.is_cuda and torch.get_num_threads() == 1 else time.perf_counter
-    for number in range(rounds + 1):
+    for number in range(rounds):
         for name, network in list(networks.items())[:: 1 if number % 2 else -1]:
-            since = clock()
-            run(network, x)
-            if x.is_cuda:
-                torch.cuda.synchronize()
-            if number:
-                times[name].append(clock() - since)
+            for timed in (False, True):
+                since = clock()
+                run(network, x)
+                if x.is_cuda:
+                    torch.cuda.synchronize()
+                if timed:
+                    times[name].append(clock() - since)
     return times
 
 
