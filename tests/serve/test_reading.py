@@ -10,6 +10,7 @@ from serving_runs import VIDEO, make_run, write_image, write_video
 
 import unveil
 from unveil.data import Dense, Visual
+from unveil.data.workers import ANSWERING, reporting_workers
 from unveil.errors import UserError
 from unveil.recipe import Data
 from unveil.serve import reading
@@ -81,7 +82,7 @@ def test_a_worker_that_dies_is_said(tmp_path):
     paths = [tmp_path / f"{number}-crash.mp4" for number in range(8)]
     for path in paths:
         path.touch()
-    with pytest.raises(UserError, match=r"a loader worker has died.*lower --workers"):
+    with pytest.raises(UserError, match=r"a loader worker has died.*lower --workers"), reporting_workers(ANSWERING):
         list(stream(Data(Endless(Dense(4, 2))), paths, None, 3, 2))
 
 
