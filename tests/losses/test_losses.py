@@ -87,3 +87,11 @@ def test_mse_under_autocast_is_as_without() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert mse(prediction, target).item() == mse(prediction.float(), target).item()
     assert mse(prediction, target).item() == mse(prediction.float(), target).item()
+
+
+def test_mse_is_one_graph_for_the_compiler() -> None:
+    compiled = torch.compile(mse, backend="eager", fullgraph=True)
+    prediction, target = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([0.0, 0.5])
+    compiled(prediction, target).backward()
+    assert prediction.grad is not None
+    assert prediction.grad.tolist() == [1.0, 1.5]
