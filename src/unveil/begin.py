@@ -171,8 +171,7 @@ def _write(rows: Manifest, path: Path) -> None:
 
 def _measured(listed: Manifest) -> dict[str, Any]:
     """By which a run that is resumed knows its data again."""
-    count = len(listed.table["path"].unique())
-    return {"data_hash": listed.hash, "data_bytes": _bytes(listed), "data_files": count}
+    return {"data_hash": listed.hash, "data_bytes": _bytes(listed), "data_files": listed.files}
 
 
 def say_if_changed(run: Run, function: Callable[..., Recipe], data: list[Path], how: Training) -> None:
@@ -217,7 +216,7 @@ def _bytes(manifest: Manifest, checked: bool = True) -> int:
     columns = [name for name in ("path", "size")[: 1 + checked] if name in manifest.table.column_names]
     files = manifest.table.select(columns)
     files = files if "size" in columns else files.append_column("size", pa.nulls(len(files), pa.int64()))
-    if len(files["path"].unique()) < len(files):  # a file may have several rows
+    if manifest.files < len(files):  # a file may have several rows
         files = files.group_by(["path", "size"]).aggregate([])
     total = pc.sum(files["size"]).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
     for path in files.filter(pc.field("size").is_null())["path"].to_pylist():
@@ -237,7 +236,7 @@ def _readable(manifest: Manifest, how: Training) -> tuple[Manifest, list[tuple[s
     bad = manifest.bad_files()
     if not bad:
         return manifest, bad
-    count = len(manifest.table["path"].unique())
+    count = manifest.files
     if len(bad) > how.max_bad * count:
         errors = "\n".join(f"  {error}" for _, error in bad[:20])
         raise UserError(

@@ -73,6 +73,23 @@ def test_each_class_gives_its_share(counts, fraction, seed):
         assert abs(val[f"c{i}"] - max(1, fraction * count)) <= 0.5 + 1e-6
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    counts=st.lists(st.integers(2, 60), min_size=1, max_size=6), fraction=st.floats(0.02, 0.98), seed=st.integers(0, 9)
+)
+def test_single_files_are_drawn_as_one_after_the_other(counts, fraction, seed):
+    manifest = files(**{f"c{i}": count for i, count in enumerate(counts)})
+    expected = set()
+    for i, count in enumerate(counts):
+        names = [f"c{i}/{j}.mp4" if len(counts) > 1 else f"{j}.mp4" for j in range(count)]
+        want, have = max(1.0, fraction * count), 0
+        for name in sorted(names, key=lambda name: order.digests([name], seed)[0])[:-1]:
+            if abs(want - have) - abs(want - have - 1) > 1e-8:
+                expected.add(f"/d/c{i}/{name.rpartition('/')[2]}")
+                have += 1
+    assert set(split(manifest, fraction, seed)[1].column("path")) == expected
+
+
 def test_another_seed_another_division():
     manifest = files(a=50, b=50)
     assert keys(split(manifest, 0.2, 0)[1]) != keys(split(manifest, 0.2, 1)[1])

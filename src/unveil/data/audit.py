@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.compute
 
 from unveil.data.manifest import Manifest
 from unveil.data.row import SPLITS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
+
+
+_DIGITS = 32
+"""Of a hash of content."""
+_ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64)
+"""Factors that leave texts which differ in a few places as different numbers."""
 
 
 class Duplicate(NamedTuple):
@@ -56,9 +64,29 @@ def duplicates(manifest: Manifest) -> list[Duplicate]:
     return sorted(found, key=lambda duplicate: (not duplicate.leaks, not duplicate.contradicts, duplicate.paths))
 
 
+def surely_differ(*contents: pa.ChunkedArray) -> bool:
+    """Whether no two hashes of content are the same, in all columns together: False may be a mistake, True is none.
+
+    Numbers of 64 bits are made of them and sorted, which takes a tenth of the time that comparing the texts takes.
+    """
+    numbers = [np.empty(0, np.uint64)]
+    for chunk in (chunk for content in contents for chunk in content.chunks if len(chunk)):
+        lengths = pc.min_max(pc.binary_length(chunk)).as_py()
+        if chunk.null_count or lengths != {"min": _DIGITS, "max": _DIGITS}:
+            return False
+        _, bounds, texts = chunk.buffers()
+        first = int(np.frombuffer(bounds, np.int32)[chunk.offset])
+        eights = np.frombuffer(texts, np.uint64, len(chunk) * _DIGITS // 8, first).reshape(len(chunk), -1)
+        numbers.append(eights @ _ODD)  # modulo 2⁶⁴
+    ordered = np.sort(np.concatenate(numbers))
+    return bool((ordered[1:] != ordered[:-1]).all())
+
+
 def copies_across(train: Manifest, held_out: Manifest) -> list[str]:
     """The files that are held out, but whose content is trained on."""
     if "hash" not in train.table.column_names or "hash" not in held_out.table.column_names:
+        return []
+    if surely_differ(train.table["hash"], held_out.table["hash"]):
         return []
     known = train.table["hash"].drop_null()
     return held_out.table["path"].filter(pc.is_in(held_out.table["hash"], known)).unique().to_pylist()

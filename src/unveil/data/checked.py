@@ -39,7 +39,7 @@ class Checked:
     @cached_property
     def count(self) -> int:
         """How many files there are."""
-        return len(self.manifest.table["path"].unique())
+        return self.manifest.files
 
     @cached_property
     def duration(self) -> float:

@@ -158,6 +158,14 @@ class Manifest:
     def _names_of_labels(self) -> list[list[str]]:
         return [label_names(label) for label in self._table.column("label").unique().to_pylist()]
 
+    @cached_property
+    def files(self) -> int:
+        """How many files there are: one may have several rows."""
+        paths = self._table.column("path")
+        if pc.all(pc.less(paths[:-1], paths[1:])).as_py():  # sorted, as folders are listed: a twentieth of what follows
+            return len(self)
+        return len(paths.unique())
+
     @property
     def hash(self) -> str:
         """A hash of what the rows say, and another of the files' content where that was measured: "rows" or "rows-content".

@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from unveil.data.audit import surely_differ
 from unveil.data.manifest import Manifest, label_names
 from unveil.data.order import digests, digests_of_rows
 from unveil.errors import UserError
 
+_NOTHING = 1e-9
+"""What rounding leaves of no gain at all, in rows."""
 pc: Any = pyarrow.compute  # its functions are made when it is imported, and unknown to type checkers
 
 
@@ -103,6 +106,8 @@ def _named(group: str) -> str:
 
 def _copied(content: pa.ChunkedArray) -> np.ndarray:
     """Which rows have the content of others, too [rows]."""
+    if surely_differ(content):
+        return np.zeros(len(content), bool)
     numbers = np.asarray(pc.dictionary_encode(content).combine_chunks().indices.fill_null(-1))
     return (np.bincount(numbers + 1, minlength=1)[numbers + 1] > 1) & (numbers >= 0)
 
@@ -120,13 +125,19 @@ def _draw_each(
     groups = np.bincount(group_class, minlength=len(classes))
     _refuse_lonely([name for name, count in zip(classes, groups.tolist(), strict=True) if count < 2])
     drawn = np.zeros(len(group_class), bool)
-    by_class = np.argsort(group_class, kind="stable")
+    by_class = np.argsort(group_class.astype(np.min_scalar_type(len(classes))), kind="stable")  # small numbers: a tenth
+    if (size == 1).all():  # what the loop below draws, at once
+        want = np.maximum(1.0, fraction * rows)
+        count = np.minimum(np.ceil(want - 0.5 - _NOTHING), groups - 1)
+        place = np.arange(len(drawn)) - np.repeat(groups.cumsum() - groups, groups)
+        drawn[by_class] = place < np.repeat(count, groups)
+        return drawn
     for members, count in zip(np.split(by_class, groups.cumsum()[:-1]), rows.tolist(), strict=True):
         want, have, left = max(1.0, fraction * count), 0, len(members)
         for member, own in zip(members.tolist(), size[members].tolist(), strict=True):
-            if want - have <= 0.5 or left < 2:
+            if want - have <= 0.5 + _NOTHING or left < 2:
                 break
-            if abs(want - have) - abs(want - have - own) > 1e-9:
+            if abs(want - have) - abs(want - have - own) > _NOTHING:
                 drawn[member] = True
                 have, left = have + own, left - 1
         if not have:  # large groups overshoot any share, and still the class should be seen
@@ -163,7 +174,7 @@ def _draw_tied(row_names: list[list[str]], group: np.ndarray, fraction: float, m
 
     for number in range(len(drawn)):
         gain = sum(abs(want[c] - have[c]) - abs(want[c] - have[c] - n) for c, n in holds[number].items())
-        if gain > 1e-9 and spare(number):
+        if gain > _NOTHING and spare(number):
             take(number)
     # Large groups may overshoot any share, and still each class should be seen: the smallest that can be spared.
     for c in sorted(total, key=lambda c: (groups_with[c], c)):
