@@ -7,6 +7,7 @@ benchmarks/results/ and benchmarks/profiles/.
 from __future__ import annotations
 
 import re
+import statistics
 from typing import Any
 
 from measured_accuracy import (
@@ -92,14 +93,17 @@ def memory() -> str:
 
 def startup() -> str:
     found = results("startup")
-    rows = [
-        [f"`{row['verb']}`, {'the whole command' if row['what'] == 'process' else 'from Python'}",
-         *(f"{median:.2f} s (± {spread / 2:.2f})" for median, spread in zip(row["median"], row["spread"], strict=True))]
-        for row in found["rows"]
-    ]  # fmt: skip
-    return table(
-        ["until the first batch is asked for", "100 rows", "100,000 rows"], rows, found, "Median, half the range."
-    )
+    rows = []
+    for row in found["rows"]:
+        few, many = row["seconds"].values()
+        low, middle, high = statistics.quantiles([b - a for a, b in zip(few, many, strict=True)], n=4)
+        rows.append(
+            [f"`{row['verb']}`, {'the whole command' if row['what'] == 'process' else 'from Python'}",
+             *(f"{median:.2f} s (± {spread / 2:.2f})" for median, spread in zip(row["median"], row["spread"], strict=True)),
+             f"{middle:+.2f} s ({low:+.2f} to {high:+.2f})"]
+        )  # fmt: skip
+    head = ["until the first batch is asked for", "100 rows", "100,000 rows", "more, within a round"]
+    return table(head, rows, found, "Median, half the range; of the differences median and quartiles.")
 
 
 def backbones() -> str:
