@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unveil.errors import UserError
+from unveil.layers import channels_last
 from unveil.storage import replacing
 from unveil.training import checkpoint
 from unveil.training.guards import writing
@@ -50,6 +51,37 @@ def test_a_state_is_put_back_whole(tmp_path, trained, saved):
         assert torch.equal(a, b)
         for name in ("step", "exp_avg", "exp_avg_sq"):
             assert torch.equal(optimizer.state[a][name], its.state[b][name])
+
+
+def convolved(channels_last_: bool, fused: bool):
+    """(network, optimiser, a step) with the same weights and gradients, in either order in memory."""
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 4, (2, 5))
+    if channels_last_:
+        channels_last(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, fused=fused)
+    x = torch.randn(2, 3, 7, 8)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        network(x).square().mean().backward()
+        optimizer.step()
+
+    return network, optimizer, step
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("wrote", [True, False])
+def test_a_state_fits_whatever_order_its_writer_had_in_memory(tmp_path, wrote, fused):
+    network, optimizer, step = convolved(wrote, fused)
+    step()
+    checkpoint.save(tmp_path, checkpoint.state_of(network, optimizer, None, 1), keep=1)
+    step()
+    other, its, its_step = convolved(not wrote, fused)
+    checkpoint.restore(checkpoint.latest(tmp_path, other, pytest.fail), other, its, None)
+    assert its.state[other.weight]["exp_avg"].stride() == other.weight.stride() != network.weight.stride()
+    its_step()
+    torch.testing.assert_close(other.weight, network.weight, rtol=1e-5, atol=1e-6)
 
 
 def foreign(path, good):

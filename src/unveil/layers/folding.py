@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -73,14 +74,17 @@ def _compare(before: Any, after: Any) -> None:
         raise ValueError("folding changes what the network computes: some convolution's result is used twice")
 
 
-def channels_last(network: nn.Module) -> nn.Module:
+def channels_last(network: nn.Module, axes: Collection[int] = (2, 3)) -> nn.Module:
     """Put weights of convolutions into channels-last memory, in place: convolutions then compute in it, and equal results.
 
     Whether that is faster depends on the machine: docs/performance.md.
+
+    Args:
+        network: whose convolutions are meant.
+        axes: over how many axes they go: 2 for pictures, 3 for clips.
     """
     for part in network.modules():
-        for parameter in part.parameters(recurse=False):
-            if parameter.ndim in (4, 5):
-                form = torch.channels_last if parameter.ndim == 4 else torch.channels_last_3d
-                parameter.data = parameter.data.contiguous(memory_format=form)
+        if isinstance(part, _Convolution) and part.weight.ndim - 2 in axes:
+            form = torch.channels_last if part.weight.ndim == 4 else torch.channels_last_3d
+            part.weight.data = part.weight.data.contiguous(memory_format=form)
     return network

@@ -23,7 +23,7 @@ from unveil.data import Dataset, Manifest, TrainingOrder, normalised, sample_see
 from unveil.data.workers import reporting_workers
 from unveil.errors import UserError
 from unveil.flags import build
-from unveil.layers import seed_dropout
+from unveil.layers import channels_last, seed_dropout
 from unveil.recipe import Data, Recipe
 from unveil.run import WEIGHTS, choose_device, load
 from unveil.storage import write_json
@@ -105,6 +105,10 @@ def prepare(plan: Plan, manifest: Manifest, say: Any) -> Recipe:
         if not plan.classes:
             raise UserError("--class-weights: the data have no labels.")
         recipe.objective.weigh(inverse_frequency(manifest, plan.classes))  # type: ignore[operator]
+    if plan.strategy != "fsdp":  # which divides contiguous parameters only
+        channels_last(
+            recipe.objective, (2,)
+        )  # a sixth faster; over clips slower as often as faster: docs/performance.md
     parts: list[Any] = [part for part in recipe.objective.modules() if hasattr(part, "checkpointing")]
     for part in parts:  # decoders, too: they hold more tokens than the encoder
         part.checkpointing = recipe.checkpointing
