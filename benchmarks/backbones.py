@@ -10,6 +10,7 @@ A row whose recipe this version lacks is passed over and said; rows that were me
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -149,7 +150,16 @@ def measure(row: Row, device: torch.device, batch: int, rounds: int, compiled: b
     found["forward"] = summary(in_turn(forward, ready, x, rounds), batch, "peer")
     for network in pair.values():
         network.train()
-    found["forward and backward"] = summary(in_turn(backward, pair, x, rounds), batch, "peer")
+    last = "{}, channels last"
+    if len(row.shape) == 3 and any(isinstance(part, nn.Conv2d) and part.in_channels > 3 for part in ours.modules()):
+        pair[last.format("unveil")] = channels_last(copy.deepcopy(ours), (2,))  # as the training loop has it
+        pair[last.format("peer")] = copy.deepcopy(theirs).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    times = in_turn(backward, pair, x, rounds)
+    found["forward and backward"] = summary(times, batch, "peer")
+    if last.format("unveil") in times:
+        better = min(("peer", last.format("peer")), key=lambda name: statistics.median(times[name]))
+        both = {"peer": times[better], "unveil": times[last.format("unveil")]}
+        found["as trained"] = {"peer": better, **summary(both, batch, "peer")["unveil"]}
     return found
 
 

@@ -112,13 +112,26 @@ def backbones() -> str:
     for name, row in found["rows"].items():
         ways = row["forward"]
         cells = [_times(ways[way]) if way in ways else "–" for way in ("unveil", "folded", "folded, channels last")]
-        rows.append([name, row["peer"], *cells, _times(row["forward and backward"]["unveil"])])
-    head = ["network", "peer", "forward", "batch norms folded", "and channels last", "forward and backward"]
+        trained = _times(row["as trained"]) if "as trained" in row else "–"
+        gained = _gained(row["forward and backward"])
+        rows.append([name, row["peer"], *cells, _times(row["forward and backward"]["unveil"]), trained, gained])
+    head = [
+        "network", "peer", "forward", "batch norms folded", "and channels last", "forward and backward", "channels last, both", "gained by it",
+    ]  # fmt: skip
     text = (
         "Speed as a multiple of the peer's in the same round: median (quartiles); above 1, unveil is faster. "
         f"torch {found['versions']['torch']}, torchvision {found['versions']['torchvision']}."
     )
     return table(head, rows, found, text)
+
+
+def _gained(ways: dict[str, Any]) -> str:
+    """By channels last in training, ours and the peer's."""
+    last = {name: ways.get(f"{name}, channels last") for name in ("unveil", "peer")}
+    if not all(last.values()):
+        return "–"
+    rates = {name: last[name]["samples_per_s"] / ways[name]["samples_per_s"] for name in last}
+    return f"{rates['unveil']:.2f} (peer {rates['peer']:.2f})"
 
 
 def backbones_profile() -> str:

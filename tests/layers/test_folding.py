@@ -47,6 +47,19 @@ def test_channels_last_and_compiled_networks_compute_the_same():
         torch.testing.assert_close(last(x).x, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+def test_gradients_lie_in_memory_as_weights_do():
+    """Otherwise processes that add them up copy each of them, and warn of it."""
+    encoder = channels_last(build("resnet", size="debug").objective.encoder, (2,))
+    encoder(torch.randn(2, 3, 32, 32)).x.sum().backward()
+    weights = [part.weight for part in encoder.modules() if isinstance(part, nn.Conv2d)]
+    assert {weight.shape[-1] for weight in weights} >= {1, 3}
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert all(weight.grad is not None and weight.grad.stride() == weight.stride() for weight in weights)
+    clips = build("s3d", size="debug").objective.encoder
+    before = [parameter.stride() for parameter in clips.parameters()]
+    assert [parameter.stride() for parameter in channels_last(clips, (2,)).parameters()] == before
+
+
 class Twice(nn.Module):
     """A convolution whose result goes around the norm as well."""
 

@@ -86,5 +86,6 @@ def channels_last(network: nn.Module, axes: Collection[int] = (2, 3)) -> nn.Modu
     for part in network.modules():
         if isinstance(part, _Convolution) and part.weight.ndim - 2 in axes:
             form = torch.channels_last if part.weight.ndim == 4 else torch.channels_last_3d
-            part.weight.data = part.weight.data.contiguous(memory_format=form)
+            # `contiguous` would leave strides of a kernel of one as they are, and gradients have those of the form.
+            part.weight.data = torch.empty_like(part.weight.data, memory_format=form).copy_(part.weight.data)
     return network
