@@ -116,7 +116,8 @@ def backbones() -> str:
         gained = _gained(row["forward and backward"])
         rows.append([name, row["peer"], *cells, _times(row["forward and backward"]["unveil"]), trained, gained])
     head = [
-        "network", "peer", "forward", "batch norms folded", "and channels last", "forward and backward", "channels last, both", "gained by it",
+        "network", "peer", "forward", "batch norms folded", "and channels last", "forward and backward",
+        "channels last, both", "gained by it",
     ]  # fmt: skip
     text = (
         "Speed as a multiple of the peer's in the same round: median (quartiles); above 1, unveil is faster. "
