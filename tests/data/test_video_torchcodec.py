@@ -18,7 +18,7 @@ except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: it is the
 @pytest.mark.parametrize(
     ("codec", "name"), [("libx264", "a.mp4"), ("libx264", "a.mkv"), ("libx265", "a.mp4"), ("libvpx-vp9", "a.webm")]
 )
-@pytest.mark.parametrize("size", [(64, 96), (50, 38), (47, 63), (256, 340)])
+@pytest.mark.parametrize("size", [(64, 96), (66, 70), (47, 63), (256, 340)])  # x265 writes past its memory at 50 x 38
 def test_equals_torchcodec(tmp_path, size, codec, name, pix_fmt):
     if size[0] % 2 and pix_fmt != "yuv444p":
         pytest.skip("coders take odd sizes only without subsampled colours")
