@@ -18,10 +18,12 @@ except (ImportError, RuntimeError, OSError) as error:  # RuntimeError: it is the
 @pytest.mark.parametrize(
     ("codec", "name"), [("libx264", "a.mp4"), ("libx264", "a.mkv"), ("libx265", "a.mp4"), ("libvpx-vp9", "a.webm")]
 )
-@pytest.mark.parametrize("size", [(64, 96), (66, 70), (47, 63), (256, 340)])  # x265 writes past its memory at 50 x 38
+@pytest.mark.parametrize("size", [(64, 96), (50, 38), (66, 70), (47, 63), (256, 340)])
 def test_equals_torchcodec(tmp_path, size, codec, name, pix_fmt):
     if size[0] % 2 and pix_fmt != "yuv444p":
         pytest.skip("coders take odd sizes only without subsampled colours")
+    if size == (50, 38) and codec == "libx265":
+        pytest.skip("x265 writes past its memory at this size, and takes the process with it")
     coarse = torch.rand(12, 3, size[0] // 8, size[1] // 8, generator=torch.Generator().manual_seed(0))
     source = torch.nn.functional.interpolate(coarse, size, mode="bilinear").mul(255).byte().permute(0, 2, 3, 1)
     options = {"preset": "ultrafast", "x265-params": "log-level=none:pools=none"} if codec == "libx265" else None

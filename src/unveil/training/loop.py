@@ -125,9 +125,8 @@ def _train(plan: Plan) -> None:
         raise UserError(f"--precision {plan.precision}: use auto, 32 or bf16.")
     stop = Stop()
     with out_of_memory(), writing(plan.out), reporting_workers(), stop.listening():
-        with ThreadPoolExecutor(
-            1
-        ) as beside:  # long lists are read while libraries are; ended before workers are forked
+        # Long lists are read while libraries are; ended before workers are forked.
+        with ThreadPoolExecutor(1) as beside:
             rows = beside.submit(_rows, plan.out)
             fabric = processes.fabric(device, precision[plan.precision], plan.strategy)
             fabric.launch()
