@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from unveil.losses import binary_cross_entropy, classification, cross_entropy, mse
+from unveil.losses import binary_cross_entropy, classification, cross_entropy, mse, mse_of_linear, regression
 
 LOGITS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 
@@ -95,3 +95,69 @@ def test_mse_is_one_graph_for_the_compiler() -> None:
     compiled(prediction, target).backward()
     assert prediction.grad is not None
     assert prediction.grad.tolist() == [1.0, 1.5]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("piece", [1, 40, 2**21])
+@pytest.mark.parametrize("frozen", [(), ("features",), ("weight", "bias")])
+def test_mse_of_a_linear_layer_is_mse_of_its_predictions(
+    monkeypatch, bias: bool, piece: int, frozen: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(regression, "PIECE_ON_CPU", piece)
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(6, 4, bias=bias)
+    features = torch.randn(5, 3, 6, generator=generator, requires_grad="features" not in frozen)
+    target = torch.randn(5, 3, 4, generator=generator)
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    wanted = [x for x in (features, *layer.parameters()) if x.requires_grad]
+    kept = target.clone(), features.detach().clone()
+    own, expected = mse_of_linear(features, layer, lambda samples: target[samples]), mse(layer(features), target)
+    torch.testing.assert_close(own, expected)
+    torch.testing.assert_close(torch.autograd.grad(own * 3, wanted), torch.autograd.grad(expected * 3, wanted))
+    assert torch.equal(target, kept[0])
+    assert torch.equal(features, kept[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mse_of_a_linear_layer_under_autocast(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer, features, target = (
+        torch.nn.Linear(64, 32),
+        torch.randn(4, 300, 64, requires_grad=True),
+        torch.randn(4, 300, 32),
+    )
+    wanted = [features, *layer.parameters()]
+    with torch.autocast("cpu", dtype):
+        own, expected = mse_of_linear(features, layer, lambda samples: target[samples]), mse(layer(features), target)
+    assert own.dtype == torch.float32
+    torch.testing.assert_close(own, expected, rtol=1e-5, atol=0)
+    # A scale as fp16 needs, or its gradients vanish on the way that is compared with.
+    gradients = zip(
+        torch.autograd.grad(own * 2**14, wanted), torch.autograd.grad(expected * 2**14, wanted), strict=True
+    )
+    for of_own, of_expected in gradients:
+        torch.testing.assert_close(of_own, of_expected, rtol=0.02, atol=0.01 * of_expected.abs().max().item())
+
+
+def test_mse_of_a_linear_layer_keeps_no_predictions_and_says_what_does_not_fit() -> None:
+    layer, features = torch.nn.Linear(2, 4000), torch.zeros(40, 50, 2, requires_grad=True)
+    largest = 0
+
+    def target(samples: slice) -> torch.Tensor:
+        nonlocal largest
+        wished = torch.ones(40, 50, 4000)[samples]
+        largest = max(largest, wished.numel())
+        return wished
+
+    loss = mse_of_linear(features, layer, target)
+    assert largest <= regression.PIECE_ON_CPU
+    kept = [x.shape for x in loss.grad_fn.saved_tensors if x is not None]  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    assert kept == [(40, 50, 2), (4000, 2), (4000,)]
+    with torch.no_grad():
+        assert mse_of_linear(features, layer, target).grad_fn is None
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    with pytest.raises(ValueError, match="targets of"):
+        mse_of_linear(features, layer, lambda samples: torch.ones(40, 50, 3999)[samples])

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from unveil.decoders import LinearDecoder, TransformerDecoder
 from unveil.encoders import Encoder, ViT
 from unveil.heads import LinearHead
-from unveil.losses import cross_entropy, mse
+from unveil.losses import cross_entropy, mse, regression
 from unveil.masking import Mask, Random
 from unveil.objectives import MaskedAutoencoder, Objective, Supervised
 from unveil.targets import Pixels
@@ -41,6 +41,27 @@ def test_the_loss_is_of_the_masked_patches_alone() -> None:
     true = PATCHIFY(b["image"]).gather(mask.masked).x
     assert objective(b, mask=mask)["loss"].item() == pytest.approx((prediction - true).square().mean().item())
     assert torch.equal(objective(b)["loss"], objective(b, mask=mask)["loss"])
+
+
+@pytest.mark.parametrize("decoder", ["transformer", "linear"])
+def test_reading_in_pieces_changes_nothing_and_what_listens_to_the_head_still_hears_it(
+    monkeypatch, decoder: str
+) -> None:
+    objective, b = autoencoder("channel"), batch()
+    if decoder == "linear":
+        objective.encoder = ViT("debug", PATCHIFY, Positions(GRID, 32), masked="replace")
+        objective.decoder = LinearDecoder(32, PATCHIFY.width)
+    monkeypatch.setattr(regression, "PIECE_ON_CPU", 1)  # a sample at a time
+    loss = objective(b)["loss"]
+    gradients = torch.autograd.grad(loss, list(objective.parameters()), allow_unused=True)
+    head, heard = objective.decoder.head, []
+    head.register_forward_hook(lambda _module, _args, result: heard.append(result.shape))
+    again = objective(b)["loss"]
+    assert heard == [(3, 12, PATCHIFY.width)]
+    torch.testing.assert_close(loss, again)
+    expected = torch.autograd.grad(again, list(objective.parameters()), allow_unused=True)
+    for own, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(own, wanted)
 
 
 def test_reconstructions_differ_only_where_it_was_masked() -> None:

@@ -22,12 +22,13 @@ class LinearDecoder(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, tokens: Tokens, coords: Tensor) -> Tensor:
-        """Tokens of the whole grid, in order, and coords [B, Nq, K] → [B, Nq, P].
+    def forward(self, tokens: Tokens, coords: Tensor, read: bool = True) -> Tensor:
+        """Tokens of the whole grid, in order, and coords [B, Nq, K] → [B, Nq, P]; unless `read`, the features [B, Nq, in_width].
 
         Raises:
             ValueError: tokens are missing from the grid.
         """
         if tokens.x.shape[1] != torch.Size(tokens.grid).numel():
             raise ValueError('a linear decoder needs every token: the encoder must have masked="replace"')
-        return self.head(tokens.gather(ravel(coords, tokens.grid)).x)
+        features = tokens.gather(ravel(coords, tokens.grid)).x
+        return self.head(features) if read else features

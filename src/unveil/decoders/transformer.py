@@ -81,6 +81,7 @@ class TransformerDecoder(nn.Module):
         coords: Tensor,
         visible_too: bool = False,
         through: Callable[[Tensor, Tensor | None, int], Tensor] | None = None,
+        read: bool = True,
     ) -> Tensor:
         """
         Args:
@@ -89,6 +90,7 @@ class TransformerDecoder(nn.Module):
             visible_too: also read off the visible tokens, of which no loss asks anything; the published decoders do.
             through: blocks and norm that are shared with other decoders: `(sequence, mask, asked) → sequence`, of which the
                 last `asked` tokens are read off, with or without the others.
+            read: otherwise the features that `head` would read the predictions off, [B, Nq, width].
 
         Returns:
             predictions [B, Nq, out_width]; [B, Nv + Nq, out_width], those of the visible tokens first, when asked for.
@@ -123,7 +125,8 @@ class TransformerDecoder(nn.Module):
                 sequence = run_blocks([block], sequence + added, mask, recompute=self.checkpointing, last=last)
         else:
             sequence = run_blocks(self.blocks, sequence, mask, recompute=self.checkpointing, last=asked)
-        return self.head(self.norm(sequence[:, -asked:]))
+        features = self.norm(sequence[:, -asked:])
+        return self.head(features) if read else features
 
     def _every(self, places: list[Tensor], prefix: Tensor | None) -> Tensor:
         """What is added to the whole sequence before each block; nothing to a class token without a place."""

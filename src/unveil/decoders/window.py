@@ -56,11 +56,12 @@ class WindowDecoder(nn.Module):
     def extra_repr(self) -> str:
         return f"window={self.window}, shift={self.shift}"
 
-    def forward(self, tokens: Tokens, coords: Tensor) -> Tensor:
+    def forward(self, tokens: Tokens, coords: Tensor, read: bool = True) -> Tensor:
         """
         Args:
             tokens: the encoder's, x [B, Nv, in_width], on a grid of as many axes as windows have.
             coords: places to predict [B, Nq, K], on the same grid.
+            read: otherwise the features that `head` would read the predictions off, [B, Nq, width].
 
         Returns:
             predictions [B, Nq, out_width].
@@ -79,4 +80,5 @@ class WindowDecoder(nn.Module):
         for number, block in enumerate(self.blocks):
             x = run_blocks([block], x, windows[number % 2], recompute=self.checkpointing)
         asked = ravel(coords, grid)[..., None].expand(-1, -1, x.shape[-1])
-        return self.head(self.norm(x.gather(1, asked)))
+        features = self.norm(x.gather(1, asked))
+        return self.head(features) if read else features

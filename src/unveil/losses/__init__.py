@@ -5,7 +5,7 @@ from unveil.losses.classification import binary_cross_entropy, classification, c
 from unveil.losses.contrastive import contrast, contrast_with, negative_cosine, similarities
 from unveil.losses.gathering import gathered
 from unveil.losses.likelihood import LOGIT_MEAN, LOGIT_STD, logit_laplace, logit_laplace_mode
-from unveil.losses.regression import mse
+from unveil.losses.regression import mse, mse_of_linear
 
 __all__ = [
     "LOGIT_MEAN",
@@ -20,6 +20,7 @@ __all__ = [
     "logit_laplace",
     "logit_laplace_mode",
     "mse",
+    "mse_of_linear",
     "negative_cosine",
     "similarities",
 ]

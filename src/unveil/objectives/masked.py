@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from unveil.encoders import Encoder
+from unveil.losses import mse, mse_of_linear
 from unveil.masking import Mask, Masker, PlacedMasker, draw
 from unveil.objectives.objective import Objective
-from unveil.targets import Drawable, Target
-from unveil.tokens import refine
+from unveil.targets import Drawable, Pixels, Target
+from unveil.tokens import Tokens, refine
 
 
 class Reconstruction(NamedTuple):
@@ -104,15 +105,39 @@ class MaskedAutoencoder(Masked):
         """Batch with the signal and `seed` → {"loss"}."""
         batch = self.prepared(batch)
         mask = self.masked(batch) if mask is None else mask
-        prediction, grid, indices = self.predict(batch, mask)
-        return {"loss": self.loss(prediction, self.target(batch, grid, indices))}
+        head = self._head_in_pieces()
+        if head is None:
+            prediction, grid, indices = self.predict(batch, mask)
+            return {"loss": self.loss(prediction, self.target(batch, grid, indices))}
+        tokens, indices = self._encoded(batch, mask)
+        features = self.decoder(tokens, tokens.at(indices), read=False)
+
+        def target(samples: slice) -> Tensor:
+            return self.target({key: x[samples] for key, x in batch.items()}, tokens.grid, indices[samples])
+
+        return {"loss": mse_of_linear(features, head, target)}
 
     def predict(self, batch: dict[str, Tensor], mask: Mask) -> tuple[Tensor, tuple[int, ...], Tensor]:
         """Predictions [B, Nm, P], the grid they lie on, and where on it [B, Nm]."""
+        tokens, indices = self._encoded(batch, mask)
+        return self.decoder(tokens, tokens.at(indices)), tokens.grid, indices
+
+    def _encoded(self, batch: dict[str, Tensor], mask: Mask) -> tuple[Tokens, Tensor]:
+        """The encoder's tokens, and where on their grid to predict [B, Nm]."""
         x = batch[self.key]
         tokens = self.encoder(x, mask)
-        indices = refine(mask.masked, self.encoder.mask_grid(x), tokens.grid)
-        return self.decoder(tokens, tokens.at(indices)), tokens.grid, indices
+        return tokens, refine(mask.masked, self.encoder.mask_grid(x), tokens.grid)
+
+    def _head_in_pieces(self) -> nn.Linear | None:
+        """The layer whose predictions need not be in memory all at once: pixels are cut out sample by sample, and a mean of
+        squares may be computed so. None where they have to be, or where something listens to that layer."""
+        head = getattr(self.decoder, "head", None)
+        if torch.compiler.is_compiling() or type(head) is not nn.Linear:
+            return None
+        if self.loss is not mse or not isinstance(self.target, Pixels):
+            return None
+        listened = head._forward_hooks or head._forward_pre_hooks or head._backward_hooks or head._backward_pre_hooks
+        return None if listened else head
 
     def reconstruct(self, batch: dict[str, Tensor], mask: Mask | None = None) -> Reconstruction:
         """Pictures of input, mask and prediction.
