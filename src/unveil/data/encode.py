@@ -31,7 +31,7 @@ class Encoding:
     """
 
     short_side: int = 320
-    gop: int = 16
+    gop: int = 32
     crf: int = 18
     fps: float | None = None
     points: int = 8192

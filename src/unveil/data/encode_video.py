@@ -25,10 +25,10 @@ from unveil.errors import DecodeError
 _COPIED_SOUND = {"aac", "mp3", "ac3", "eac3", "alac", "opus"}
 
 
-# What makes random clips cheap. A reader leaves out pictures that no other refers to: so up to seven of them in a row,
+# What makes random clips cheap. A reader leaves out pictures that no other refers to: so up to fifteen of them in a row,
 # and none that B-frames refer to. What is decoded goes without arithmetic coding, which costs as much as all the rest. And
 # x264's weighing of blocks by what refers to them ("mbtree") is off: it is not the same every time, on small pictures.
-_FAST = "bframes=7:b-adapt=0:b-pyramid=none:mbtree=0:cabac=0:weightb=0:weightp=0:no-deblock=1"
+_FAST = "bframes=15:b-adapt=0:b-pyramid=none:mbtree=0:cabac=0:weightb=0:weightp=0:no-deblock=1"
 _CLOCK = Fraction(1, 90_000)  # for files that carry no times
 
 

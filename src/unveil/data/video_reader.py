@@ -153,7 +153,9 @@ class VideoReader(VideoFile):
             if packet.size == 0:  # the end
                 yield from self._decoded(lookahead.end(), lookahead)
                 break
-            yield from self._decoded(lookahead.add(packet), lookahead)
+            released = lookahead.add(packet)
+            if released:  # most packets wait: this is asked some hundred times a clip
+                yield from self._decoded(released, lookahead)
             if enough():
                 yield from self._decoded(lookahead.finish(), lookahead)
                 break

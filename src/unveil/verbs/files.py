@@ -49,7 +49,7 @@ def prepare(
     *,
     out: str | Path,
     short_side: int = 320,
-    gop: int = 16,
+    gop: int = 32,
     crf: int = 18,
     fps: float | None = None,
     points: int = 8192,
