@@ -35,23 +35,27 @@ from unveil.run import versions
 PEER = Path(__file__).parent / "peers" / "videomae_embeddings.py"
 LENGTH, DISTINCT = 64, 16
 UNVEIL, TRANSFORMERS = "unveil", "transformers"
-CLOSE = 1e-4
+CLOSE = {"32": 1e-4, "bf16": 0.05}
 """Of the largest value, the most by which embeddings may differ."""
 BATCH = 8
 
 
 class Job(NamedTuple):
-    """Which VideoMAE, how many clips, on how many cores."""
+    """Which VideoMAE, how many clips, on how many cores, in which precision."""
 
     size: str
     count: int
     cores: int
+    precision: str = "32"
 
 
 JOBS = {
     "VideoMAE-S, one core": Job("S", 40, 1),
     "VideoMAE-Ti, one core": Job("Ti", 80, 1),
     "VideoMAE-Ti, two cores": Job("Ti", 160, 2),
+    "VideoMAE-S, bf16, one core": Job("S", 64, 1, "bf16"),
+    "VideoMAE-Ti, bf16, one core": Job("Ti", 160, 1, "bf16"),
+    "VideoMAE-Ti, bf16, two cores": Job("Ti", 320, 2, "bf16"),
 }
 
 
@@ -109,18 +113,18 @@ def difference(index: Path, array: Path) -> float:
 
 
 def measured(job: Job, work: Path, rounds: int) -> dict[str, Any]:
-    size, count, cores = job
+    size, count, cores, precision = job
     data = folder_of(work, count)
     run, exported = models_of(work, data, size)
     index, array, ahead = work / "index", work / "embeddings.npy", str(cores - 1)
-    common = ("--batch", str(BATCH), "--workers", ahead)
+    common = ("--batch", str(BATCH), "--workers", ahead, "--precision", precision)
     own = unveil("embed", run, "--data", data, "--out", index, *common, "--device", "cpu", "--overwrite", "--quiet")
     peer = [sys.executable, *map(str, (PEER, exported, data, array, *common))]
     commands = {UNVEIL: own, TRANSFORMERS: peer}
     for command in commands.values():  # reads libraries and clips from the disk; not timed
         seconds(command, cores)
     differs = difference(index, array)
-    if differs > CLOSE:
+    if differs > CLOSE[precision]:
         raise SystemExit(f"the embeddings differ by {differs:.2g} of the largest value")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
     for number in range(rounds):
@@ -134,6 +138,7 @@ def measured(job: Job, work: Path, rounds: int) -> dict[str, Any]:
         "count": count,
         "threads": cores,
         "workers": cores - 1,
+        "precision": precision,
         "what": what,
         "rounds": rounds,
         "largest_difference": differs,

@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as F
 from transformers import VideoMAEModel
 
 FRAMES, STRIDE, SHORT_SIDE, CROP = 16, 4, 224, 224
+DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -46,8 +47,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--precision", choices=list(DTYPES), default="32")
     asked = parser.parse_args()
-    model: Any = VideoMAEModel.from_pretrained(asked.model, dtype=torch.float32, attn_implementation="sdpa")
+    model: Any = VideoMAEModel.from_pretrained(asked.model, dtype=DTYPES[asked.precision], attn_implementation="sdpa")
     model.eval()
     scale = torch.tensor(STD).mul(255).reciprocal().view(3, 1, 1)
     shift = (torch.tensor(MEAN) / torch.tensor(STD)).view(3, 1, 1)
@@ -58,7 +60,7 @@ def main() -> None:
     with torch.inference_mode():
         for clips in loader:
             x = clips.float().mul_(scale).sub_(shift)
-            found.append(model(pixel_values=x).last_hidden_state.mean(1))
+            found.append(model(pixel_values=x.to(model.dtype)).last_hidden_state.float().mean(1))
     np.save(asked.out, torch.cat(found).numpy())
 
 

@@ -227,16 +227,16 @@ class Run:
         return read_lines(self.path / "bad.jsonl")
 
     def predict(
-        self, *paths: str | Path, top: int = 5, hop: float | None = None, batch: int = 8
+        self, *paths: str | Path, top: int = 5, hop: float | None = None, batch: int = 8, precision: str = "32"
     ) -> list[dict[str, Any]]:
-        """Top-k classes for files and folders: one row per window of each file.
+        """Top-k classes for files and folders: one row per window of each file; computed in "32" or "bf16".
 
         Returns:
             Rows with `path`, `start`, `end` (seconds; None for images), `top` (list of (class, probability)), or `error`.
         """
         from unveil.serve import predict
 
-        return list(predict(self, [Path(path) for path in paths], top=top, hop=hop, batch=batch))
+        return list(predict(self, [Path(path) for path in paths], top=top, hop=hop, batch=batch, precision=precision))
 
     def embed(
         self,
@@ -244,11 +244,12 @@ class Run:
         layer: int | None = None,
         pool: str | None = None,
         use: str | None = None,
+        precision: str = "32",
     ) -> np.ndarray:
-        """Embeddings float32 [n, D], one per window of each file, in order; `use`: see `tower`."""
+        """Embeddings float32 [n, D], one per window of each file, in order; `use`: see `tower`; computed in "32" or "bf16"."""
         from unveil.serve import embeddings
 
-        return embeddings(self, [Path(path) for path in paths], layer=layer, pool=pool, use=use)
+        return embeddings(self, [Path(path) for path in paths], layer=layer, pool=pool, use=use, precision=precision)
 
 
 def load(path: str | Path, device: str = "auto", weights: str = "last") -> Run:

@@ -187,3 +187,12 @@ def test_print_rows(capsys):
 def test_clock():
     assert clock(None, None) == ""
     assert clock(0, 59.96) == "0:00.0–1:00.0"
+
+
+def test_half_precision_answers_nearly_the_same(run, clips):
+    whole, half = (list(predict(run, [clips], top=3, precision=p)) for p in ("32", "bf16"))
+    assert whole != half
+    for a, b in zip(whole, half, strict=True):
+        assert a["path"] == b["path"]
+        if "top" in a:
+            assert dict(b["top"]) == pytest.approx(dict(a["top"]), abs=0.02)

@@ -9,6 +9,7 @@ from serving_runs import IMAGE, VIDEO, make_run, write_image, write_video
 
 from unveil.errors import UserError
 from unveil.serve import Hit, embed, embeddings, nearest, print_hits, search, search_page
+from unveil.serve.index import read_index
 
 embed_module = __import__("unveil.serve.embed", fromlist=["embed"])
 index_module = __import__("unveil.serve.index", fromlist=["index"])
@@ -199,3 +200,29 @@ def test_images(tmp_path):
     assert hits[0].start is None
     search_page(hits, files[1], tmp_path / "s.html")
     assert (tmp_path / "s.html").read_text().count("data:image/jpeg") == 4
+
+
+def test_half_precision_is_what_was_asked_for_and_a_search_keeps_to_it(run, clips, index, tmp_path, monkeypatch):
+    half = embed(run, [clips], tmp_path / "half", precision="bf16")
+    assert [read_index(folder)["precision"] for folder in (half, index)] == ["bf16", "32"]
+    own, whole = (np.stack(pq.read_table(f / "embeddings.parquet")["embedding"].to_pylist()) for f in (half, index))
+    assert not np.array_equal(own, whole)
+    np.testing.assert_allclose(own, whole, atol=0.02 * np.abs(whole).max())
+    asked: list[str] = []
+    real = embed_module.lowered
+    monkeypatch.setattr(
+        embed_module, "lowered", lambda device, precision, own: asked.append(precision) or real(device, precision, own)
+    )
+    assert search(half, clips / "2.mp4", top=1)[0].similarity == pytest.approx(1.0, abs=1e-4)
+    search(index, clips / "2.mp4")
+    assert asked == ["bf16", "32"]
+
+
+def test_a_precision_that_is_none_or_not_borne_is_refused_and_nothing_is_lost(run, clips, index, tmp_path, monkeypatch):
+    mine = embed(run, [clips], tmp_path / "mine")
+    with pytest.raises(UserError, match="--precision 16: use 32 or bf16"):
+        embed(run, [clips], mine, precision="16", overwrite=True)
+    monkeypatch.setattr(run.recipe, "precision", "32")  # as of MAE3D
+    with pytest.raises(UserError, match="32 bits alone"):
+        embed(run, [clips], mine, precision="bf16", overwrite=True)
+    assert read_index(mine)["count"] == read_index(index)["count"]

@@ -18,6 +18,7 @@ from unveil.data.workers import ANSWERING, reporting_workers
 from unveil.encoders import shown
 from unveil.errors import UserError
 from unveil.evaluation.features import pooled
+from unveil.precision import lowered
 from unveil.serve.windows import BadFile, Window, stream
 from unveil.storage import replacing, write_json
 
@@ -52,6 +53,7 @@ def embedded(
     batch: int = 8,
     use: str | None = None,
     workers: int = 0,
+    precision: str = "32",
 ) -> Iterator[Embedded | BadFile]:
     """The stream behind `embed`, `embeddings` and `search`; arguments as for `embed`."""
     key, encoder, data = run.tower(use or own_tower(run, layer, pool))
@@ -65,7 +67,7 @@ def embedded(
         if isinstance(item, BadFile):
             yield item
             continue
-        with torch.inference_mode():
+        with torch.inference_mode(), lowered(run.device, precision, run.recipe.precision):
             x = shown(encoder, item.on(run.device, data), key)
             if pool == SHARED:
                 found = run.objective.features(key, x)  # pyright: ignore[reportCallIssue]
@@ -117,6 +119,7 @@ def embeddings(
     batch: int = 8,
     use: str | None = None,
     workers: int = 0,
+    precision: str = "32",
 ) -> np.ndarray:
     """Embeddings as an array, one row for every window of every file, in order. Arguments as for `embed`.
 
@@ -127,7 +130,7 @@ def embeddings(
         UserError: also for a file that cannot be read.
     """
     rows = []
-    for item in embedded(run, paths, layer, pool, hop, batch, use, workers):
+    for item in embedded(run, paths, layer, pool, hop, batch, use, workers, precision):
         if isinstance(item, BadFile):
             raise UserError(item.error)
         rows.append(item.x.numpy())
@@ -146,13 +149,14 @@ def embed(
     quiet: bool = True,
     use: str | None = None,
     workers: int = 0,
+    precision: str = "32",
 ) -> Path:
     """Embed files and folders into a folder that `search` reads.
 
     `embeddings.parquet` has the columns path (absolute), start, end (seconds; null for images) and embedding
     (fixed_size_list<float32>), a row for every window, written in row groups as they come; `vectors.f32` the same embeddings
-    of length one, for `search` alone; `index.json` says how they
-    were made: `run`, `recipe`, `weights` (their SHA-256), `use` (the tower), `layer`, `pool`, `hop`, `width`, `count`, and `bad`,
+    of length one, for `search` alone; `index.json` says how they were made: `run`, `recipe`, `weights` (their SHA-256), `use` (the
+    tower), `layer`, `pool`, `hop`, `precision`, `width`, `count`, and `bad`,
     the files that could not be read. Either the index is whole, or there is none.
 
     Args:
@@ -167,6 +171,7 @@ def embed(
         quiet: do not print files that could not be read, nor the count at the end.
         use: the tower, by its name; None for `own_tower`.
         workers: processes that read ahead of the network, where there are many files; -1 for one per core, less one.
+        precision: "32" or "bf16", in which the network computes.
 
     Returns:
         The folder of the index.
@@ -180,6 +185,7 @@ def embed(
     console = Console(stderr=True)
     out = Path(out)
     use = use or own_tower(run, layer, pool)
+    lowered(run.device, precision, run.recipe.precision)  # refused before the old index is gone
     if (out / INDEX).exists():
         if not overwrite:
             raise UserError(f"--out {out}: holds an index already; give --overwrite to make it anew, or another folder")
@@ -195,7 +201,7 @@ def embed(
             replacing(out / EMBEDDINGS) as temporary,
         ):
             try:
-                for item in embedded(run, paths, layer, pool, hop, batch, use, workers):
+                for item in embedded(run, paths, layer, pool, hop, batch, use, workers, precision):
                     if isinstance(item, BadFile):
                         bad.append({"path": _absolute(item.path), "error": item.error})
                         if not quiet:
@@ -231,6 +237,7 @@ def embed(
         "layer": layer,
         "pool": pool or own_pool(run, layer, use),
         "hop": hop,
+        "precision": precision,
         "width": width,
         "count": count,
         "bad": bad,

@@ -15,6 +15,7 @@ from unveil.data.workers import ANSWERING, reporting_workers
 from unveil.errors import UserError
 from unveil.evaluation.accuracy import classifier_key
 from unveil.evaluation.report import cell
+from unveil.precision import lowered
 from unveil.serve.windows import BadFile, clock, stream
 from unveil.storage import replacing
 
@@ -30,6 +31,7 @@ def predict(
     batch: int = 8,
     missing: Literal["drop", "blank"] | None = None,
     workers: int = 0,
+    precision: str = "32",
 ) -> Iterator[dict[str, Any]]:
     """Classes of files and folders: one row for each window of a video, one for an image.
 
@@ -41,6 +43,7 @@ def predict(
         batch: windows through the network at once.
         missing: what becomes of clips without a sound track; None for what the run's recipe says.
         workers: processes that read ahead of the network; -1 for one per core, less one.
+        precision: "32" or "bf16", in which the network computes.
 
     Yields:
         Rows with `path`, `start`, `end` (seconds; None for images) and `top`, a list of (class, probability), best first;
@@ -61,7 +64,7 @@ def predict(
             if isinstance(item, BadFile):
                 yield {"path": item.path, "error": item.error}
                 continue
-            with torch.inference_mode():
+            with torch.inference_mode(), lowered(run.device, precision, run.recipe.precision):
                 logits = run.objective.logits(item.on(run.device, data)).float()  # pyright: ignore[reportCallIssue]
                 best, which = (logits.sigmoid() if multi_label else logits.softmax(1)).topk(top, dim=1)
             for window, p, c in zip(item.windows, best.tolist(), which.tolist(), strict=True):

@@ -29,7 +29,7 @@ def search(
 ) -> list[Hit]:
     """The windows of an index that are most similar to a file, or to a text.
 
-    The query is embedded as the index was: same run, layer, pooling and hop. Of a query with several windows, each
+    The query is embedded as the index was: same run, layer, pooling, hop and precision. Of a query with several windows, each
     window of the index is compared with the one it is most similar to.
 
     Args:
@@ -73,7 +73,10 @@ def search(
     if text:
         return nearest(folder, embed_text(run, str(query)), top)
     use = reader_of(run, query, info)
-    queries = embeddings(run, [query], layer=info["layer"], pool=info["pool"], hop=info["hop"], batch=batch, use=use)
+    queries = embeddings(
+        run, [query], layer=info["layer"], pool=info["pool"], hop=info["hop"], batch=batch, use=use,
+        precision=info.get("precision", "32"),
+    )  # fmt: skip
     return nearest(folder, queries, top, drop=query if drop_query else None)
 
 

@@ -6,7 +6,6 @@ import math
 import re
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from unveil.errors import UserError
 from unveil.flags import build
 from unveil.layers import seed_dropout
+from unveil.precision import lowered
 from unveil.run import Run
 from unveil.training.diagnosis import HUGE, Replay, advise, differences, recorded
 from unveil.training.nonfinite import FOLDER, MicroBatch, read, restore
@@ -35,20 +35,20 @@ def replay(run: Run) -> Replay:
         _look_at_weights(objective, found)
         for micro in batches:
             found.inputs += _not_finite_samples(micro)
-        half = info["precision"].startswith("bf16")
+        precision = "bf16" if info["precision"].startswith("bf16") else "32"
         for micro in batches:
-            with watch_modules(objective) as watch, _precision(run.device, half):
+            with watch_modules(objective) as watch, lowered(run.device, precision):
                 loss = _loss(objective, micro)
             found.losses.append(f"micro-batch {micro.number} of process {micro.rank}: {loss.item():.6g}")
             if watch.origin is not None or not loss.isfinite():
                 found.repeated = True
                 found.origin = found.origin or watch.origin or watch.afterwards(objective)
-                found.files += _alone(objective, micro, half)
-        if half:
+                found.files += _alone(objective, micro, precision)
+        if precision == "bf16":
             with torch.no_grad():
                 found.float32 = all(bool(_loss(objective, micro).isfinite()) for micro in batches)
         if not found.repeated:
-            _backward(objective, batches, info["batch"], half, found)
+            _backward(objective, batches, info["batch"], precision, found)
     found.advice = advise(found, run)
     return found
 
@@ -84,10 +84,6 @@ def _not_finite_samples(micro: MicroBatch) -> list[str]:
     return lines
 
 
-def _precision(device: torch.device, half: bool) -> Any:
-    return torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
-
-
 def _loss(objective: nn.Module, micro: MicroBatch, which: slice = slice(None)) -> Tensor:
     device = next(objective.parameters()).device
     seed_dropout(objective, micro.batch["seed"][which].to(device))
@@ -95,13 +91,13 @@ def _loss(objective: nn.Module, micro: MicroBatch, which: slice = slice(None)) -
     return objective({key: x[which].to(device) for key, x in micro.batch.items()})["loss"]
 
 
-def _alone(objective: nn.Module, micro: MicroBatch, half: bool) -> list[str]:
+def _alone(objective: nn.Module, micro: MicroBatch, precision: str) -> list[str]:
     """Files whose sample alone gives a loss that is not finite; none where all do, or where a batch of one cannot be run."""
     device = next(objective.parameters()).device
     guilty = []
     for i, path in enumerate(micro.paths):
         try:
-            with torch.no_grad(), _precision(device, half):
+            with torch.no_grad(), lowered(device, precision):
                 finite = bool(_loss(objective, micro, slice(i, i + 1)).isfinite())
         except (RuntimeError, ValueError):  # statistics over a batch of one
             return []
@@ -110,13 +106,13 @@ def _alone(objective: nn.Module, micro: MicroBatch, half: bool) -> list[str]:
     return guilty if len(guilty) < len(micro.paths) else []
 
 
-def _backward(objective: nn.Module, batches: list[MicroBatch], total: int, half: bool, found: Replay) -> None:
+def _backward(objective: nn.Module, batches: list[MicroBatch], total: int, precision: str, found: Replay) -> None:
     """The forward pass was finite; look at the gradients, micro-batch by micro-batch and then at their sum."""
     device = next(objective.parameters()).device
 
     def gradients(micro: MicroBatch) -> Watch:
         with watch_modules(objective) as watch:
-            with _precision(device, half):
+            with lowered(device, precision):
                 loss = _loss(objective, micro)
             (loss * (len(micro.paths) / total)).backward()
         return watch
