@@ -7,6 +7,7 @@ from serving_runs import IMAGE, VIDEO, make_run, write_image, write_video
 
 from unveil.errors import UserError
 from unveil.serve import predict, print_rows, write_rows
+from unveil.serve import windows as windows_module
 from unveil.serve.windows import BadFile, Batch, clock, files, stream
 
 CLASSES = ["walk", "run", "a [b]c[/b]"]
@@ -196,3 +197,19 @@ def test_half_precision_answers_nearly_the_same(run, clips):
         assert a["path"] == b["path"]
         if "top" in a:
             assert dict(b["top"]) == pytest.approx(dict(a["top"]), abs=0.02)
+
+
+def test_a_cpu_is_given_few_long_clips_at_once_and_a_card_all(run, clips, monkeypatch):
+    (batch,) = [item for item in stream(run.recipe.data, [clips / "long.mp4"], None, 8) if isinstance(item, Batch)]
+    assert [len(p.windows) for p in batch.parts(torch.device("cpu"))] == [4]  # small ones: all
+    monkeypatch.setattr(windows_module, "ON_CPU", 3 * batch.x["video"][0].numel())
+    parts = list(batch.parts(torch.device("cpu")))
+    assert [len(p.windows) for p in parts] == [3, 1]
+    assert [w for p in parts for w in p.windows] == batch.windows
+    assert torch.equal(torch.cat([p.x["video"] for p in parts]), batch.x["video"])
+    assert [len(p.windows) for p in batch.parts(torch.device("cuda"))] == [4]
+    whole = [row["top"] for row in predict(run, [clips / "long.mp4"], top=3)]
+    monkeypatch.setattr(windows_module, "ON_CPU", 1)  # one at a time, however large it is
+    assert [len(p.windows) for p in batch.parts(torch.device("cpu"))] == [1] * 4
+    for one, other in zip(whole, predict(run, [clips / "long.mp4"], top=3), strict=True):
+        assert dict(other["top"]) == pytest.approx(dict(one), abs=1e-5)

@@ -67,13 +67,15 @@ def embedded(
         if isinstance(item, BadFile):
             yield item
             continue
-        with torch.inference_mode(), lowered(run.device, precision, run.recipe.precision):
-            x = shown(encoder, item.on(run.device, data), key)
-            if pool == SHARED:
-                found = run.objective.features(key, x)  # pyright: ignore[reportCallIssue]
-            else:
-                found = pooled(encoder, encoder(x, layer=layer), pool)
-            yield Embedded(item.windows, found.float().cpu())
+        for part in item.parts(run.device):
+            with torch.inference_mode(), lowered(run.device, precision, run.recipe.precision):
+                x = shown(encoder, part.on(run.device, data), key)
+                if pool == SHARED:
+                    found = run.objective.features(key, x)  # pyright: ignore[reportCallIssue]
+                else:
+                    found = pooled(encoder, encoder(x, layer=layer), pool)
+                found = found.float().cpu()
+            yield Embedded(part.windows, found)
 
 
 def knows_texts(run: Run) -> bool:

@@ -64,12 +64,13 @@ def predict(
             if isinstance(item, BadFile):
                 yield {"path": item.path, "error": item.error}
                 continue
-            with torch.inference_mode(), lowered(run.device, precision, run.recipe.precision):
-                logits = run.objective.logits(item.on(run.device, data)).float()  # pyright: ignore[reportCallIssue]
-                best, which = (logits.sigmoid() if multi_label else logits.softmax(1)).topk(top, dim=1)
-            for window, p, c in zip(item.windows, best.tolist(), which.tolist(), strict=True):
-                answer = [(classes[i], probability) for i, probability in zip(c, p, strict=True)]
-                yield {"path": window.path, "start": window.start, "end": window.end, "top": answer}
+            for part in item.parts(run.device):
+                with torch.inference_mode(), lowered(run.device, precision, run.recipe.precision):
+                    logits = run.objective.logits(part.on(run.device, data)).float()  # pyright: ignore[reportCallIssue]
+                    best, which = (logits.sigmoid() if multi_label else logits.softmax(1)).topk(top, dim=1)
+                for window, p, c in zip(part.windows, best.tolist(), which.tolist(), strict=True):
+                    answer = [(classes[i], probability) for i, probability in zip(c, p, strict=True)]
+                    yield {"path": window.path, "start": window.start, "end": window.end, "top": answer}
 
 
 def write_rows(rows: Iterable[dict[str, Any]], path: Path | str) -> None:

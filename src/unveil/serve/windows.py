@@ -33,6 +33,11 @@ class BadFile(NamedTuple):
     error: str
 
 
+ON_CPU = 5_000_000
+"""Values of a signal that a CPU takes through a network at once: two clips of 16 × 224². What comes out of each layer then stays in
+its cache and in memory that the process holds; of eight clips the system takes it back and clears it each time."""
+
+
 class Batch(NamedTuple):
     """Windows and their signal, stream by stream, not yet normalised: {"video": uint8 [B,T,C,H,W]}, {"audio": float32 [B,1,L]} …"""
 
@@ -42,6 +47,14 @@ class Batch(NamedTuple):
     def on(self, device: torch.device, data: Data) -> dict[str, Tensor]:
         """The signal as a network takes it, on its device: {"video": float32 [B,C,T,H,W]} …"""
         return as_input(data, {key: x.to(device) for key, x in self.x.items()}, lead=1)
+
+    def parts(self, device: torch.device) -> Iterator[Batch]:
+        """What goes through a network at once there: all of it, or on a CPU some windows after the others."""
+        values = max(1, sum(x[0].numel() for x in self.x.values()))
+        count = max(1, ON_CPU // values) if device.type == "cpu" else len(self.windows)
+        for start in range(0, len(self.windows), count):
+            some = slice(start, start + count)
+            yield Batch(self.windows[some], {key: x[some] for key, x in self.x.items()})
 
 
 def files(paths: Iterable[Path | str], suffixes: Collection[str]) -> list[Path | BadFile]:

@@ -184,7 +184,7 @@ def predict(
         out: .csv, .json or .jsonl file to write.
         missing: what becomes of clips without a sound track: drop says so in their place, blank takes silence; as in training by
             default.
-        batch: windows that go through the network at once.
+        batch: windows that go through the network at once, at most: a CPU takes few long ones.
         workers: processes that decode, where there are many files; -1 for one per core, less one.
         precision: in which the network computes: bf16 is several times as fast on a card, and on processors that multiply in it;
             the numbers differ from the third digit on.
@@ -245,7 +245,7 @@ def embed(
         hop: seconds from one window's start to the next; a window's length by default.
         use: of a run of several streams the encoder: video, audio or both; where two share a space (mavil) video by default,
             otherwise both.
-        batch: windows that go through the network at once.
+        batch: windows that go through the network at once, at most: a CPU takes few long ones.
         workers: processes that decode, where there are many files; -1 for one per core, less one.
         precision: in which the network computes: bf16 is several times as fast on a card, and on processors that multiply in it;
             the numbers differ from the third digit on.
