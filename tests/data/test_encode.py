@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -158,6 +159,21 @@ def test_broken_sources(tmp_path):
     for name in ("cut.mp4", "text.mp4", "nothing.mp4"):
         with pytest.raises(DecodeError, match=name):
             encode_video(str(tmp_path / name), str(tmp_path / "out.mp4"), HOW)
+
+
+@pytest.mark.parametrize("fps", [None, 4.0])
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [("a.mp4", "libx264", {"movflags": "faststart"}), ("a.mkv", "libx264", {}), ("a.avi", "mpeg4", {})],
+)
+def test_a_source_that_is_cut_short_is_no_shorter_film(tmp_path, name, codec, options, fps):
+    frames = numbered_frames(64, 48, 64)  # 4 s
+    source = write_video(tmp_path / name, frames, gop=4, codec=codec, container_options=options)
+    encode_video(str(source), str(tmp_path / "out.mp4"), replace(HOW, fps=fps))
+    whole = source.read_bytes()
+    source.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(DecodeError, match=name):
+        encode_video(str(source), str(tmp_path / "out.mp4"), replace(HOW, fps=fps))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -90,6 +91,7 @@ def _timed_frames(video: VideoReader, fps: float | None) -> Iterator[tuple[Fract
                 yield exact, frame
                 continue
         yield Fraction(seconds).limit_denominator(90_000), frame
+    video.check_end(math.inf)
 
 
 def _video_stream(
