@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from unveil.errors import UserError
-
-#: In which a network answers.
-Precision = Literal["32", "bf16"]
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

@@ -64,6 +64,24 @@ def test_reading_in_pieces_changes_nothing_and_what_listens_to_the_head_still_he
         torch.testing.assert_close(own, wanted)
 
 
+class Own(nn.Module):
+    """Somebody's decoder, that only keeps to `(tokens, coords) → predictions`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(32, PATCHIFY.width)
+
+    def forward(self, tokens: Tokens, coords: Tensor) -> Tensor:
+        return self.head(tokens.mean()[:, None].expand(-1, coords.shape[1], -1))
+
+
+def test_a_decoder_whose_head_does_not_stand_apart_is_called_whole() -> None:
+    objective, b = autoencoder(), batch()
+    objective.decoder = Own()
+    prediction, grid, indices = objective.predict(b, objective.masked(b))
+    torch.testing.assert_close(objective(b)["loss"], mse(prediction, objective.target(b, grid, indices)))
+
+
 def test_reconstructions_differ_only_where_it_was_masked() -> None:
     objective, b = autoencoder("patch"), batch()
     mask = objective.masked(b)

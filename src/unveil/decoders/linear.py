@@ -16,6 +16,8 @@ class LinearDecoder(nn.Module):
         out_width: values predicted for each token.
     """
 
+    head_apart = True  # takes `read=False`, and `head` reads the predictions off what it then gives
+
     def __init__(self, in_width: int, out_width: int):
         super().__init__()
         self.head = nn.Linear(in_width, out_width)

@@ -35,6 +35,8 @@ class TransformerDecoder(nn.Module):
         block: makes a block; called as `Block` is.
     """
 
+    head_apart = True  # takes `read=False`, and `head` reads the predictions off what it then gives
+
     def __init__(
         self,
         in_width: int,

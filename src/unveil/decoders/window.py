@@ -27,6 +27,8 @@ class WindowDecoder(nn.Module):
         mlp_ratio: hidden width of the perceptrons, in widths.
     """
 
+    head_apart = True  # takes `read=False`, and `head` reads the predictions off what it then gives
+
     def __init__(
         self,
         in_width: int,

@@ -39,7 +39,8 @@ class Masked(Objective):
     Args:
         key: of the signal in the batch.
         encoder: its property `masked` decides whether masked tokens are dropped or replaced.
-        decoder: `(tokens, coords) → predictions`.
+        decoder: `(tokens, coords) → predictions`. With `head_apart`, `(tokens, coords, read=False)` gives the features from which its
+            linear layer `head` makes them.
         masker: draws the mask of one sample on the encoder's `mask_grid`.
     """
 
@@ -131,7 +132,7 @@ class MaskedAutoencoder(Masked):
     def _head_in_pieces(self) -> nn.Linear | None:
         """The layer whose predictions need not be in memory all at once: pixels are cut out sample by sample, and a mean of
         squares may be computed so. None where they have to be, or where something listens to that layer."""
-        head = getattr(self.decoder, "head", None)
+        head = self.decoder.head if getattr(self.decoder, "head_apart", False) else None
         if torch.compiler.is_compiling() or type(head) is not nn.Linear:
             return None
         if self.loss is not mse or not isinstance(self.target, Pixels):

@@ -186,8 +186,8 @@ def predict(
             default.
         batch: windows that go through the network at once, at most: a CPU takes few long ones.
         workers: processes that decode, where there are many files; -1 for one per core, less one.
-        precision: in which the network computes: bf16 is several times as fast on a card, and on processors that multiply in it;
-            the numbers differ from the third digit on.
+        precision: in which the network computes: bf16 is faster on devices that multiply in it; the numbers differ from the third
+            digit on.
         weights: last, or best on the held-out data of the training.
         device: auto, cpu, cuda or mps.
         quiet: print no table.
@@ -247,8 +247,8 @@ def embed(
             otherwise both.
         batch: windows that go through the network at once, at most: a CPU takes few long ones.
         workers: processes that decode, where there are many files; -1 for one per core, less one.
-        precision: in which the network computes: bf16 is several times as fast on a card, and on processors that multiply in it;
-            the numbers differ from the third digit on.
+        precision: in which the network computes: bf16 is faster on devices that multiply in it; the numbers differ from the third
+            digit on.
         weights: last, or best on the held-out data of the training.
         device: auto, cpu, cuda or mps.
         overwrite: replace an index that is there.
