@@ -127,6 +127,7 @@ def test_bad_files(folder, tmp_path, capsys):
     errors = {path: error for path, error in errors.items() if error}
     assert errors.keys() == {"a/bad.mp4", "b/gone.mp4", "b/pipe.mp4"}
     assert "leads nowhere" in errors["b/gone.mp4"]
+    assert errors["b/gone.mp4"].endswith(f"Its source: {folder / 'b/gone.mp4'}")
     assert list(media(out)) == MADE
     printed = capsys.readouterr().out
     assert "5 files prepared" in printed

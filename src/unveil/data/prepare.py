@@ -344,6 +344,8 @@ def _finish(listed: Manifest, folder: str, out: str, targets: dict[str, str], re
     records = [results[path] for path in paths]
     for field in manifest_file.MEASURED:
         values = [getattr(record, field.name) for record in records]
+        if field.name == "error":  # the row names a file that was not made
+            values = [error and f"{error} Its source: {path}" for error, path in zip(values, paths, strict=True)]
         table = table.append_column(field, pa.array(values, field.type))
     manifest = Manifest(table)
     file = os.path.join(out, manifest_file.NAME)
